@@ -1,0 +1,19 @@
+"""The pretrained weights a candidate starts from, pinned and checked, so that colleagues can pull them."""
+
+from pathlib import Path
+
+from undertone import bases, stage
+from undertone.files import read_json, size, whole
+from undertone.params import Params
+
+
+def main(params: Params, *, wanted: Path, out: Path) -> str:
+    base = read_json(wanted)["base"]
+    assert base is None or isinstance(base, str)
+    with whole(out) as folder:
+        bases.materialise(base, folder)
+    return f"{base or 'none'} ({size(out) / 1e6:.0f} MB)"
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,44 @@
+"""Latency of every candidate and every ONNX variant, in one run on one machine."""
+
+from pathlib import Path
+
+from undertone import latency, models, stage
+from undertone.files import size, write_json
+from undertone.params import Params
+from undertone.predictor import Predictor, read_manifest
+
+
+def main(params: Params, *, trained: Path, release: Path, out: Path) -> str:
+    settings = params.bench
+    latency.set_threads(settings.threads)
+    variants = {
+        f"onnx-{variant}": Predictor.load(release, variant=variant, threads=settings.threads)
+        for variant in read_manifest(release)["variants"]
+    }
+    candidates = {name: models.load(trained / name) for name in params.models}
+    counter = next(iter(variants.values()))
+    measured = latency.measure(
+        {name: one.scores for name, one in (candidates | variants).items()},
+        {length: latency.texts_of(length, 64, counter.tokens) for length in settings.lengths},
+        batches=settings.batches,
+        repeats=settings.repeats,
+    )
+    sizes = {name: size(trained / name) for name in candidates} | {
+        f"onnx-{name}": one["bytes"] for name, one in read_manifest(release)["variants"].items()
+    }
+    verdict = latency.verdict(measured, "onnx-int8", settings.p95_ms)
+    write_json(
+        out,
+        {
+            "machine": latency.machine(settings.threads),
+            "release": "onnx-int8",
+            "target": verdict,
+            "bytes": sizes,
+            "rows": measured,
+        },
+    )
+    return latency.told(measured, "onnx-int8", verdict)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,28 @@
+"""Each candidate's complete recipe, settings and code, so that a change re-trains only the candidates it concerns."""
+
+from pathlib import Path
+
+from undertone import code, stage
+from undertone.bases import check_name
+from undertone.files import whole, write_json
+from undertone.models import Recipe
+from undertone.params import Params
+
+COMMON = {Path("undertone/models/__init__.py")}  # what train depends on for every family
+
+
+def main(params: Params, *, out: Path) -> str:
+    candidates = params.candidates()
+    with whole(out) as folder:
+        for name, settings in candidates.items():
+            if settings.base is not None:
+                check_name(settings.base)
+            family = Path(f"undertone/models/{settings.family}.py")
+            reached = code.reached(family) - COMMON
+            write_json(folder / name / "base.json", {"base": settings.base})
+            Recipe(name, settings, code.digest({family, *reached})).save(folder / name / "recipe.json")
+    return f"{len(candidates)} candidates: {', '.join(candidates)}"
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,23 @@
+"""The stand-in workbook, so that the whole pipeline runs before any private data is at hand."""
+
+from pathlib import Path
+
+import numpy as np
+
+from undertone import sample, stage
+from undertone.codebook import read_codebook
+from undertone.files import whole
+from undertone.params import Params
+
+
+def main(params: Params, *, codebook: Path, out: Path) -> str:
+    rng = np.random.default_rng(params.seed)
+    rows = sample.rows(read_codebook(codebook), params.sample.rows, params.sample.gold, rng)
+    with whole(out) as beside:
+        beside.mkdir()
+        sample.write_workbook(rows, beside / "comments.xlsx")
+    return f"{len(rows):,} rows, {rows['gold'].notna().sum():,} with a gold label"
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,25 @@
+"""The champion and the best encoder, chosen on validation; the encoder is copied to its own place."""
+
+import shutil
+from pathlib import Path
+
+from undertone import evaluation, stage
+from undertone.files import read_json, whole, write_json
+from undertone.params import FAMILIES, Params
+
+
+def main(params: Params, *, evaluated: Path, models: Path, encoder: Path, out: Path) -> str:
+    exportable = [name for name, entry in params.models.items() if FAMILIES[entry["family"]].exportable]
+    chosen = evaluation.select(read_json(evaluated), exportable, params.select.metric)
+    with whole(encoder) as folder:
+        shutil.copytree(models / chosen["encoder"], folder)
+    write_json(out, chosen)
+    value = chosen["validation"]
+    return (
+        f"champion {chosen['champion']} ({params.select.metric} {value[chosen['champion']]:.3f}),"
+        f" encoder {chosen['encoder']} ({value[chosen['encoder']]:.3f}), on validation"
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,24 @@
+"""Train, validation and test. No author and no near-repeat on two sides."""
+
+from pathlib import Path
+
+from undertone import files, split, stage, tables
+from undertone.codebook import read_codebook
+from undertone.params import Params
+
+
+def main(
+    params: Params, *, codebook: Path, comments: Path, out: Path, certificate: Path, ledger: Path
+) -> str:
+    space = read_codebook(codebook).space
+    table = tables.read(comments, split.NEEDS)
+    parts, counts = split.split(table, space, params.split)
+    proof = split.certificate(parts, space, params.split)
+    tables.write(parts, out, split.NEEDS)
+    files.write_json(certificate, proof)
+    counts.save(ledger)
+    return f"{len(table):,} rows → {split.told(parts, space)}"
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,48 @@
+"""One candidate, learnt from the training part; validation decides when to stop and where to cut."""
+
+from pathlib import Path
+
+from undertone import models, stage, tables, tracking
+from undertone.codebook import read_codebook
+from undertone.files import md5, whole
+from undertone.params import Params
+
+
+def main(
+    params: Params,
+    *,
+    source: str,
+    candidate: str,
+    recipe: Path,
+    base: Path,
+    codebook: Path,
+    comments: Path,
+    out: Path,
+) -> str:
+    space = read_codebook(codebook).space
+    chosen = models.Recipe.load(recipe)
+    own = chosen.settings
+    table = tables.read(comments, ("id", "text", "part"))
+    train, validation = (models.examples(table, part, space) for part in ("train", "validation"))
+    with tracking.run(
+        experiment=space.codebook,
+        name=candidate,
+        stage="train",
+        settings=own,
+        data={"comments": md5(comments), "codebook": md5(codebook), "base": md5(base)},
+        tags={"source": source, "candidate": candidate, "family": own.family, "seed": str(params.seed)},
+    ) as run:
+        model = models.create(own, space, base=base if own.base else None, seed=params.seed)
+        model.fit(train, validation, run.log)
+        scores = model.scores(validation.texts)
+        model.space = space.with_thresholds(scores, validation.truth)
+        reached = models.macro_f1(model.space, scores, validation)
+        run.metrics({"validation_macro_f1": reached})
+        with whole(out) as folder:
+            models.save(model, folder, chosen)
+        run.tag({"model.md5": md5(out), "model.path": out.as_posix()})
+    return f"{candidate}: {len(train.texts):,} rows, macro-F1 {reached:.3f} on {len(validation.texts):,}"
+
+
+if __name__ == "__main__":
+    stage.run(main)

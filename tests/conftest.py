@@ -1,0 +1,42 @@
+"""Shared by the tests: an environment without DVC's and MLflow's variables, and an MLflow store."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that runs within a stage would else write to the repository's own store."""
+    for name in list(os.environ):
+        if name.startswith(("DVC_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An empty MLflow database. A new one costs seconds, so the workers share one."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    database = shared / "template.db"
+    with FileLock(shared / "template.lock"):
+        if not database.exists():
+            from undertone import tracking
+
+            tracking.create(database)
+    return database
+
+
+@pytest.fixture
+def store(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an empty repository with an MLflow store, as the working folder."""
+    root = tmp_path / "repository"
+    (root / ".dvc").mkdir(parents=True)
+    shutil.copyfile(template, root / "mlflow.db")
+    monkeypatch.chdir(root)
+    return root

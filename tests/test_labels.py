@@ -1,0 +1,55 @@
+"""One label or many is decided in one place."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from undertone.errors import Problem
+from undertone.labels import LabelSpace
+
+ONE = LabelSpace.of("c", ["a", "b", "c"])
+MANY = LabelSpace.of("c", ["a", "b", "c"], many=True)
+
+
+def test_one_label_is_the_highest_and_the_first_on_a_tie() -> None:
+    decided = ONE.decide(np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]))
+    np.testing.assert_array_equal(decided, [[0, 1, 0], [1, 0, 0]])
+
+
+def test_many_labels_are_those_that_reach_their_threshold() -> None:
+    decided = MANY.decide(np.array([[0.5, 0.49, 0.9], [0.1, 0.1, 0.1]]))
+    np.testing.assert_array_equal(decided, [[1, 0, 1], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    "scores", [[[0.1, 0.2]], [[0.1, 0.2, 1.1]], [[0.1, np.nan, 0.2]], [[-0.1, 0.5, 0.5]]]
+)
+def test_scores_of_another_shape_or_range_are_refused(scores: list[list[float]]) -> None:
+    with pytest.raises(Problem, match="codebook c"):
+        ONE.decide(np.array(scores))
+
+
+def test_a_threshold_is_put_where_f1_is_best() -> None:
+    scores = np.array([[0.1, 0.9, 0.2], [0.3, 0.8, 0.2], [0.35, 0.2, 0.2], [0.2, 0.1, 0.2]])
+    truth = np.array([[0, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=bool)
+    fitted = MANY.with_thresholds(scores, truth)
+    np.testing.assert_allclose(fitted.thresholds, [0.25, 0.5, 0.5])  # c has no row: unchanged
+    np.testing.assert_array_equal(fitted.decide(scores)[:, :2], truth[:, :2])
+
+
+def test_equal_scores_are_never_split_by_a_threshold() -> None:
+    scores = np.array([[0.6], [0.6], [0.6], [0.1]])
+    space = LabelSpace.of("c", ["a"], many=True)
+    fitted = space.with_thresholds(scores, np.array([[True], [False], [True], [False]]))
+    assert fitted.decide(scores)[:, 0].tolist() == [True, True, True, False]
+
+
+def test_one_label_a_text_has_no_thresholds_to_fit() -> None:
+    assert ONE.with_thresholds(np.full((2, 3), 0.3), np.eye(3, dtype=bool)[:2]) is ONE
+
+
+def test_a_saved_space_comes_back_equal(tmp_path: Path) -> None:
+    space = MANY.with_thresholds(np.array([[0.123456789, 0.2, 0.3]]), np.ones((1, 3), dtype=bool))
+    space.save(tmp_path / "labels.json")
+    assert LabelSpace.load(tmp_path / "labels.json") == space

@@ -1,0 +1,96 @@
+"""Metrics equal scikit-learn's, and their intervals cover what they claim."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from undertone import metrics
+from undertone.errors import Problem
+from undertone.labels import LabelSpace
+
+
+def evaluated(truth: np.ndarray, decided: np.ndarray, *, many: bool, draws: int = 200) -> dict:
+    space = LabelSpace.of("c", [f"l{at}" for at in range(truth.shape[1])], many=many)
+    return metrics.evaluate(
+        truth,
+        decided,
+        space,
+        groups=np.arange(len(truth)),
+        draws=draws,
+        rng=np.random.default_rng(0),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_label_figures_equal_scikit_learns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    given, found = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
+    one = evaluated(np.eye(4, dtype=bool)[given], np.eye(4, dtype=bool)[found], many=False)
+    overall = {name: value["value"] for name, value in one["overall"].items()}
+    names = list(range(4))
+    assert overall["accuracy"] == pytest.approx(sk.accuracy_score(given, found), abs=1e-6)
+    for average in ("macro", "weighted", "micro"):
+        expected = sk.f1_score(given, found, average=average, labels=names)
+        assert overall[f"{average}_f1"] == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_array_equal(one["confusion"], sk.confusion_matrix(given, found))
+    report = sk.classification_report(given, found, output_dict=True, zero_division=0)
+    for label in names:
+        for name, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+            mine = one["labels"][f"l{label}"][name]["value"]
+            assert mine == pytest.approx(report[str(label)][theirs], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_label_figures_equal_scikit_learns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, decided = rng.random((150, 5)) < 0.3, rng.random((150, 5)) < 0.4
+    overall = evaluated(truth, decided, many=True)["overall"]
+    assert overall["accuracy"]["value"] == pytest.approx(sk.accuracy_score(truth, decided), abs=1e-6)
+    assert overall["hamming_loss"]["value"] == pytest.approx(sk.hamming_loss(truth, decided), abs=1e-6)
+    for average in ("macro", "micro", "weighted"):
+        expected = sk.f1_score(truth, decided, average=average, zero_division=0)
+        assert overall[f"{average}_f1"]["value"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_label_without_rows_counts_as_zero_and_does_not_vanish() -> None:
+    truth = np.eye(5, dtype=bool)[[0, 0, 0, 0]]  # one of five labels: leaving the rest out gives 1.0
+    assert metrics.macro_f1(truth, truth) == pytest.approx(0.2)
+
+
+def test_rows_of_one_author_are_drawn_together() -> None:
+    rng = np.random.default_rng(3)
+    right = np.repeat(rng.random(40) < 0.6, 25)  # an author is wholly right or wholly wrong
+    truth = np.eye(2, dtype=bool)[rng.integers(0, 2, 1000)]
+    decided = np.where(right[:, None], truth, ~truth)
+    space = LabelSpace.of("c", ["a", "b"])
+    widths = []
+    for groups in (np.arange(1000), np.repeat(np.arange(40), 25)):
+        one = metrics.evaluate(
+            truth, decided, space, groups=groups, draws=500, rng=np.random.default_rng(0)
+        )
+        accuracy = one["overall"]["accuracy"]
+        widths.append(accuracy["high"] - accuracy["low"])
+    assert widths[1] > 3 * widths[0]
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    covered = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        truth = np.eye(2, dtype=bool)[rng.integers(0, 2, 300)]
+        decided = np.where(rng.random(300)[:, None] < 0.8, truth, ~truth)
+        accuracy = evaluated(truth, decided, many=False, draws=200)["overall"]["accuracy"]
+        covered += accuracy["low"] <= 0.8 <= accuracy["high"]
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_the_majority_answers_the_commonest_training_label() -> None:
+    train = np.eye(3, dtype=bool)[[1, 1, 2]]
+    decided = metrics.majority(train, 2, LabelSpace.of("c", ["a", "b", "c"]))
+    np.testing.assert_array_equal(decided, [[0, 1, 0], [0, 1, 0]])
+
+
+def test_no_rows_are_refused() -> None:
+    none = np.zeros((0, 2), dtype=bool)
+    with pytest.raises(Problem, match="no rows to evaluate"):
+        evaluated(none, none, many=False)

@@ -1,0 +1,129 @@
+"""The contract that every family keeps, found from the folder, tiny and offline."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from undertone import models
+from undertone.errors import Problem
+from undertone.files import md5
+from undertone.models import Classifier, Exportable, Recipe
+from undertone.params import FAMILIES
+
+FOUND = sorted(path.stem for path in Path("undertone/models").glob("*.py") if path.stem != "__init__")
+TRAIN, VALIDATION = tiny.examples(160), tiny.examples(40, seed=1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.base(tmp_path_factory.mktemp("base"))
+
+
+def fitted(family: str, base: Path, *, many: bool = False) -> Classifier:
+    settings = tiny.SETTINGS[family]
+    model = models.create(settings, tiny.space(many=many), base=base if settings.base else None, seed=7)
+    model.fit(tiny.examples(160, many=many), tiny.examples(40, many=many, seed=1), lambda *_: None)
+    return model
+
+
+def test_every_family_in_the_folder_has_settings_and_is_tested() -> None:
+    assert len(FOUND) >= 3
+    assert set(FOUND) == set(FAMILIES) == set(tiny.SETTINGS)
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("family", FOUND)
+def test_scores_have_the_shape_and_range_of_the_label_space(family: str, many: bool, base: Path) -> None:
+    model = fitted(family, base, many=many)
+    scores = model.scores(VALIDATION.texts)
+    assert scores.shape == (len(VALIDATION.texts), 3)
+    model.space.check(scores)
+    assert many or np.allclose(scores.sum(axis=1), 1)
+    assert model.scores([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("family", FOUND)
+def test_a_saved_model_scores_as_before(family: str, base: Path, tmp_path: Path) -> None:
+    model = fitted(family, base)
+    models.save(model, tmp_path / "model", Recipe("tiny", model.settings, "code"))
+    loaded = models.load(tmp_path / "model")
+    assert loaded.settings == model.settings
+    assert loaded.space == model.space
+    np.testing.assert_array_equal(loaded.scores(VALIDATION.texts), model.scores(VALIDATION.texts))
+
+
+@pytest.mark.parametrize("family", FOUND)
+def test_the_same_seed_gives_the_same_bytes(family: str, base: Path, tmp_path: Path) -> None:
+    digests = set()
+    for attempt in ("one", "two"):
+        model = fitted(family, base)
+        models.save(model, tmp_path / attempt, Recipe("tiny", model.settings, "code"))
+        digests.add(md5(tmp_path / attempt))
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("family", FOUND)
+def test_a_saved_model_holds_no_pickle_no_code_and_no_text(
+    family: str, base: Path, tmp_path: Path
+) -> None:
+    model = models.create(
+        tiny.SETTINGS[family],
+        tiny.space(),
+        base=base if tiny.SETTINGS[family].base else None,
+        seed=7,
+    )
+    canary = "zq73519462085kx"
+    train = models.Examples([f"{text} {canary}" for text in TRAIN.texts], TRAIN.truth)
+    model.fit(train, VALIDATION, lambda *_: None)
+    models.save(model, tmp_path / "model", Recipe("tiny", model.settings, "code"))
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert path.suffix in {".json", ".safetensors", ".txt"}
+        assert canary.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("family", FOUND)
+def test_a_score_does_not_depend_on_the_other_texts_or_their_order(family: str, base: Path) -> None:
+    model = fitted(family, base)
+    together = model.scores(VALIDATION.texts)
+    backwards = model.scores(VALIDATION.texts[::-1])[::-1]
+    alone = np.concatenate([model.scores([text]) for text in VALIDATION.texts[:10]])
+    np.testing.assert_allclose(backwards, together, atol=1e-5)
+    np.testing.assert_allclose(alone, together[:10], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FOUND)
+def test_odd_texts_get_a_row_of_scores(family: str, base: Path) -> None:
+    odd = ["", "   ", "🙂🙂", "=1+1", "fair\n\ncold", "not " * 5000, "\u202eabc", "\x00\x07"]
+    scores = fitted(family, base).scores(odd)
+    assert scores.shape == (len(odd), 3)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("family", FOUND)
+def test_a_family_learns_more_than_the_commonest_label(family: str, base: Path) -> None:
+    settings = tiny.SETTINGS[family]
+    if family == "bert":
+        settings = settings.model_copy(update={"epochs": 12.0, "patience": 12})
+    model = models.create(settings, tiny.space(), base=base if settings.base else None, seed=7)
+    curves: list[tuple[int, dict[str, float]]] = []
+    model.fit(tiny.examples(600), VALIDATION, lambda step, values: curves.append((step, dict(values))))
+    reached = models.macro_f1(model.space, model.scores(VALIDATION.texts), VALIDATION)
+    assert reached > 0.5  # always the commonest label: 0.24
+    if family == "bert":
+        assert any("validation_macro_f1" in values for _, values in curves)
+        assert any("loss" in values for _, values in curves)
+
+
+@pytest.mark.parametrize("family", FOUND)
+def test_a_family_that_says_it_can_be_exported_has_a_graph(family: str, base: Path) -> None:
+    model = fitted(family, base)
+    assert isinstance(model, Exportable) == FAMILIES[family].exportable
+
+
+def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="no model here"):
+        models.load(tmp_path)

@@ -1,0 +1,100 @@
+"""params.yaml: read as DVC reads it, every fault told at once, written in DVC's own style."""
+
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import modify_yaml
+
+from undertone.errors import Problem
+from undertone.params import read_params
+
+SHIPPED = Path("params.yaml")
+
+
+def overridden(folder: Path, *overrides: str) -> Path:
+    """A copy of params.yaml after `dvc exp run -S <override>`."""
+    path = folder / "params.yaml"
+    path.write_text(SHIPPED.read_text("utf-8"), "utf-8")
+    apply_overrides(path, list(overrides))
+    return path
+
+
+def faults(folder: Path, *overrides: str) -> list[str]:
+    with pytest.raises(Problem) as caught:
+        read_params(overridden(folder, *overrides))
+    return str(caught.value).splitlines()
+
+
+def test_the_shipped_params_are_valid_and_run_on_the_standin() -> None:
+    params = read_params(SHIPPED)
+    assert params.data.source == "standin"
+    assert set(params.candidates()) == {"tfidf", "e5", "bert"}
+
+
+def test_dvc_rewrites_the_shipped_file_without_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text("utf-8"), "utf-8")
+    with modify_yaml(path):
+        pass
+    assert path.read_text("utf-8") == SHIPPED.read_text("utf-8")
+    apply_overrides(path, ["seed=13"])
+    assert path.read_text("utf-8") == SHIPPED.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("bert.lr=abc", "params.yaml: bert.lr is 'abc', must be a number"),
+        ("bert.batch=-4", "params.yaml: bert.batch is -4, must be above 0"),
+        ("bert.epochs=0", "params.yaml: bert.epochs is 0, must be above 0"),
+        ("bert.batch=2.5", "params.yaml: bert.batch is 2.5, must be a whole number"),
+        ("e5.class_weights=maybe", "params.yaml: e5.class_weights is 'maybe', must be true or false"),
+        ("+bert.learning_rate=1", "params.yaml: bert.learning_rate is not a known key"),
+        ("e5.pooling=max", "params.yaml: e5.pooling is 'max', must be 'mean' or 'cls'"),
+        ("data.source=Priv ate", "params.yaml: data.source is 'Priv ate', must match"),
+        ("clean.similarity=1.5", "params.yaml: clean.similarity is 1.5, must be below 1"),
+        ("split.test=0.9", "params.yaml: split: validation and test together leave nothing"),
+        ("models.bert.family=gpt", "params.yaml: models.bert.family is 'gpt', must be one of tfidf"),
+        ("+models.bert.lr=-1", "params.yaml: models.bert.lr is -1, must be above 0"),
+        ("+models.bert.rank=8", "params.yaml: models.bert.rank is not a known key"),
+        ("data.source=nowhere", "params.yaml: data.source is 'nowhere', must be one of standin"),
+        ("~bert.lr", "params.yaml: bert.lr is missing"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_says_what_it_must_be(
+    override: str, fault: str, tmp_path: Path
+) -> None:
+    found = faults(tmp_path, override)
+    assert len(found) == 1
+    assert found[0].startswith(fault)
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    found = faults(tmp_path, "bert.lr=x", "e5.c=-1", "+typo=1", "+models.bert.batch=0")
+    assert len(found) == 4
+
+
+def test_a_candidate_is_three_lines_and_inherits_its_familys_section(tmp_path: Path) -> None:
+    path = overridden(tmp_path, "+models.modern={family: bert, base: 'hub:a/b@c', lr: 3.0e-5}")
+    candidates = read_params(path).candidates()
+    assert candidates["modern"].base == "hub:a/b@c"
+    assert candidates["modern"].model_dump()["lr"] == 3e-5
+    assert candidates["modern"].model_dump()["epochs"] == candidates["bert"].model_dump()["epochs"]
+
+
+def test_numbers_are_read_as_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    shipped = SHIPPED.read_text("utf-8")
+    assert "  lr: 0.0001\n" in shipped
+    path.write_text(shipped.replace("  lr: 0.0001\n", "  lr: 2e-5\n"), "utf-8")  # PyYAML: a text
+    assert read_params(path).bert.lr == 2e-5
+
+
+def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("seed: 1\nseed: 2\n", "utf-8")
+    with pytest.raises(Problem, match=r"params.yaml line 2: not valid YAML"):
+        read_params(path)
+    with pytest.raises(Problem, match="no such file"):
+        read_params(tmp_path / "none.yaml")

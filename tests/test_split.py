@@ -1,0 +1,349 @@
+"""Train, validation and test."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from stages import split as stage
+from undertone import clean, split, tables
+from undertone.errors import Problem
+from undertone.labels import LabelSpace
+from undertone.ledger import Ledger
+from undertone.params import Clean, Split, read_params
+
+ONE = LabelSpace.of("mood", ["calm", "angry"])
+MANY = LabelSpace.of("moods", ["joy", "fear", "anger"], many=True)
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def how(**changes: object) -> Split:
+    plain: dict[str, object] = {
+        "seed": 1, "validation": 0.2, "test": 0.2, "min_support": 3, "train_rows": None,
+    }  # fmt: skip
+    return Split.model_validate(plain | changes)
+
+
+def comments(labels: list[str | None], **columns: list[object]) -> pd.DataFrame:
+    """A cleaned table with one label a text: by itself each row has no author and no repeat."""
+    size = len(labels)
+    table = pd.DataFrame(
+        {"id": [f"{row:05}" for row in range(size)], "text": [f"text {row}" for row in range(size)]}
+        | {"group": [None] * size, "part": [None] * size, "repeat": range(size)}
+        | columns
+    )
+    for label in ONE.labels:
+        flags = [None if given is None else int(given == label) for given in labels]
+        table[f"label.{label}"] = pd.array(flags, dtype="Int8")
+    return table
+
+
+def marked(flags: list[tuple[int, ...]]) -> pd.DataFrame:
+    """A cleaned table with many labels a text."""
+    table = comments([None] * len(flags)).drop(columns=[f"label.{label}" for label in ONE.labels])
+    for column, label in enumerate(MANY.labels):
+        table[f"label.{label}"] = pd.array([row[column] for row in flags], dtype="Int8")
+    return table
+
+
+def parts_of(table: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(table["id"], table["part"], strict=True))
+
+
+def test_one_label_keeps_its_proportion_in_every_part() -> None:
+    table, _ = split.split(comments(["calm"] * 80 + ["angry"] * 20), ONE, how())
+    counts = pd.crosstab(table["part"], table["label.angry"].astype(int))
+    assert counts.loc["train"].tolist() == [48, 12]
+    assert counts.loc["validation"].tolist() == [16, 4]
+    assert counts.loc["test"].tolist() == [16, 4]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_many_labels_keep_their_proportions_in_every_part(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = rng.random((300, 3)) < [0.5, 0.1, 0.05]
+    drawn[:6] = np.eye(3, dtype=bool)[[0, 0, 1, 1, 2, 2]]
+    table, _ = split.split(marked([tuple(row) for row in drawn.astype(int)]), MANY, how())
+    for name, share in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
+        part = table[table["part"] == name]
+        assert len(part) == pytest.approx(300 * share, abs=9)
+        for label in MANY.labels:
+            total = int(table[f"label.{label}"].sum())
+            assert part[f"label.{label}"].sum() == pytest.approx(total * share, abs=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(12, 60), st.integers(30, 150))
+def test_no_author_and_no_repeat_is_on_two_sides(seed: int, authors: int, texts: int) -> None:
+    rng = np.random.default_rng(seed)
+    wrote = [None if who == 0 else f"author {who}" for who in rng.integers(authors, size=150)]
+    table = comments(
+        ["angry" if hit else "calm" for hit in rng.random(150) < 0.4],
+        group=wrote,
+        repeat=rng.integers(texts, size=150).tolist(),
+    )
+    try:
+        result, ledger = split.split(table, ONE, how())
+    except Problem:  # repeats may take a label's last rows from a part
+        reject()
+    assert result.groupby("group")["part"].nunique().max() == 1
+    assert result.groupby("repeat")["part"].nunique().max() == 1
+    assert set(result["part"]) == set(tables.PARTS)
+    proof = split.certificate(result, ONE, how())
+    assert set(proof["shared_groups"].values()) == {0}  # type: ignore[attr-defined]
+    assert set(proof["shared_repeats"].values()) == {0}  # type: ignore[attr-defined]
+    assert ledger.rows_out == len(result)
+
+
+def test_no_row_is_lost_where_authors_and_repeats_make_small_units() -> None:
+    table = comments(
+        ["calm", "angry"] * 30,
+        group=[f"author {row // 3}" for row in range(60)],
+        repeat=[row if row % 20 else 0 for row in range(60)],
+    )
+    result, ledger = split.split(table, ONE, how())
+    assert ledger == Ledger("split", 60, 60, {})
+    assert result["id"].tolist() == table["id"].tolist()
+
+
+def test_what_everybody_says_ties_no_authors_together_but_is_on_one_side() -> None:
+    # Every author also says the same thing: tied by it, all of them would be one unit.
+    table = comments(
+        ["calm", "angry", "calm"] * 20,
+        group=[f"author {row // 3}" for row in range(60)],
+        repeat=[0 if row % 3 == 2 else row + 1 for row in range(60)],
+    )
+    result, ledger = split.split(table, ONE, how())
+    assert result.groupby("group")["part"].nunique().max() == 1
+    assert set(result.loc[result["repeat"] == 0, "part"]) == {"test"}
+    assert ledger.dropped["repeats a test row"] + (result["repeat"] == 0).sum() == 20
+
+
+def test_rows_without_an_author_are_not_taken_for_one_author() -> None:
+    table = comments(["calm", "angry"] * 10, group=[None, ""] * 10)
+    assert len(np.unique(split.units(table))) == 20
+
+
+def test_authors_are_tied_by_what_they_repeat_of_each_other() -> None:
+    table = comments(["calm"] * 5, group=["a", "a", "b", "b", None], repeat=[0, 1, 1, 2, 2])
+    assert split.units(table).tolist() == [0] * 5
+    assert split.units(table, across_authors=False).tolist() == [0, 0, 1, 1, 2]
+
+
+def test_the_order_of_the_rows_decides_nothing() -> None:
+    table = comments(["calm", "calm", "angry"] * 20, group=[f"a{row % 25}" for row in range(60)])
+    shuffled = table.sample(frac=1, random_state=3)
+    settled = how(train_rows=20)
+    assert parts_of(split.split(table, ONE, settled)[0]) == parts_of(
+        split.split(shuffled, ONE, settled)[0]
+    )
+
+
+def test_another_seed_makes_another_split() -> None:
+    table = comments(["calm", "angry"] * 30)
+    one, other = (split.split(table, ONE, how(seed=seed))[0] for seed in (1, 2))
+    assert parts_of(one) != parts_of(other)
+
+
+def test_rows_without_a_label_are_dropped_and_counted() -> None:
+    table = comments(["calm", "angry"] * 10 + [None] * 3)
+    result, ledger = split.split(table, ONE, how())
+    assert ledger == Ledger("split", 23, 20, {"unlabelled": 3})
+    assert "00020" not in set(result["id"])
+
+
+def test_a_row_with_none_of_many_labels_is_labelled() -> None:
+    flags = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)] * 10
+    result, ledger = split.split(marked(flags), MANY, how())
+    assert ledger.dropped == {}
+    none = result[result[[f"label.{label}" for label in MANY.labels]].sum(axis=1) == 0]
+    assert none["part"].value_counts().to_dict() == {"train": 6, "validation": 2, "test": 2}
+
+
+def official() -> pd.DataFrame:
+    return comments(
+        ["calm", "angry"] * 15,
+        part=["train"] * 18 + ["validation"] * 6 + ["test"] * 6,
+        group=["author 1" if row in (0, 29) else None for row in range(30)],
+    )
+
+
+def test_an_official_split_stays_as_it_is() -> None:
+    table = official()
+    result, ledger = split.split(table, ONE, how())
+    assert ledger.dropped == {}
+    assert parts_of(result) == parts_of(table)
+
+
+def test_authors_shared_in_an_official_split_are_counted() -> None:
+    proof = split.certificate(official(), ONE, how())
+    assert proof["shared_groups"] == {
+        "train and validation": 0, "train and test": 1, "validation and test": 0,
+    }  # fmt: skip
+
+
+def test_repeats_leave_the_earlier_part_of_an_official_split_and_never_the_test() -> None:
+    table = official()
+    # One text in all three parts; one in train and validation; one in train and test.
+    for row, repeat in ((0, 100), (18, 100), (24, 100), (1, 101), (19, 101), (2, 102), (25, 102)):
+        table.loc[row, "repeat"] = repeat
+    result, ledger = split.split(table, ONE, how())
+    assert ledger.dropped == {"repeats a test row": 3, "repeats a validation row": 1}
+    assert set(table["id"]) - set(result["id"]) == {"00000", "00018", "00001", "00002"}
+
+
+def test_an_official_split_without_validation_gets_one_from_its_training_part() -> None:
+    table = comments(["calm", "angry"] * 20, part=["train"] * 32 + ["test"] * 8)
+    result, _ = split.split(table, ONE, how())
+    assert result["part"].value_counts().to_dict() == {"train": 24, "validation": 8, "test": 8}
+    assert (result.set_index("id").loc[table["id"][32:], "part"] == "test").all()
+
+
+def test_an_official_split_with_gaps_is_refused() -> None:
+    table = official()
+    table.loc[[3, 4], "part"] = None
+    with pytest.raises(Problem, match="2 of 30 labelled rows name no part"):
+        split.split(table, ONE, how())
+
+
+def test_an_official_split_that_lacks_a_label_in_its_test_part_is_refused() -> None:
+    table = official()
+    table.loc[24:, "label.angry"], table.loc[24:, "label.calm"] = 0, 1
+    with pytest.raises(Problem, match="the test part holds no row of 'angry'"):
+        split.split(table, ONE, how())
+
+
+def test_an_official_split_whose_training_rows_all_repeat_the_test_is_refused() -> None:
+    table = comments(["calm", "angry"] * 6, part=["train"] * 6 + ["test"] * 6, repeat=[*range(6)] * 2)
+    with pytest.raises(Problem, match="the train part holds no row of 'calm'"):
+        split.split(table, ONE, how())
+
+
+def test_a_label_with_too_few_rows_is_refused_with_its_count_and_the_remedy() -> None:
+    with pytest.raises(Problem, match=r"'angry' 2\. Merge or drop it .* or lower split.min_support"):
+        split.split(comments(["calm"] * 20 + ["angry"] * 2), ONE, how())
+
+
+def test_rows_of_one_class_only_are_refused() -> None:
+    with pytest.raises(Problem, match="all 20 labelled rows are 'calm'"):
+        split.split(comments(["calm"] * 20), ONE, how())
+
+
+def test_a_table_without_any_label_is_refused() -> None:
+    with pytest.raises(Problem, match="no row has a label"):
+        split.split(comments([None] * 20), ONE, how())
+
+
+def test_a_label_that_two_authors_use_is_refused() -> None:
+    table = comments(["calm"] * 40 + ["angry"] * 6, group=[None] * 40 + ["a", "a", "a", "b", "b", "b"])
+    with pytest.raises(Problem, match=r"too few authors .*: angry \(2\)"):
+        split.split(table, ONE, how())
+
+
+def test_a_label_that_three_authors_use_is_in_every_part() -> None:
+    table = comments(
+        ["calm"] * 40 + ["angry"] * 8, group=[None] * 40 + ["a"] * 3 + ["b"] * 3 + ["c"] * 2
+    )
+    result, _ = split.split(table, ONE, how())
+    assert set(result.loc[result["label.angry"] == 1, "part"]) == set(tables.PARTS)
+
+
+def test_an_author_of_most_rows_is_refused_and_not_named() -> None:
+    table = comments(
+        ["calm", "angry"] * 20, group=["secret name"] * 32 + [f"a{row}" for row in range(8)]
+    )
+    with pytest.raises(Problem, match="holds 32 of 40 rows, more than the training part's 60%") as told:
+        split.split(table, ONE, how())
+    assert "secret" not in str(told.value)
+
+
+def test_a_training_part_cut_short_keeps_its_proportions() -> None:
+    table = comments(["calm"] * 160 + ["angry"] * 40)
+    whole, _ = split.split(table, ONE, how())
+    result, ledger = split.split(table, ONE, how(train_rows=30))
+    train = result[result["part"] == "train"]
+    assert len(train) == 30
+    assert train["label.angry"].sum() == 6
+    assert ledger.dropped == {"beyond split.train_rows": 90}
+    one, other = (split.certificate(each, ONE, how()) for each in (whole, result))
+    assert one["test_digest"] == other["test_digest"]
+
+
+def test_more_training_rows_than_there_are_changes_nothing() -> None:
+    table = comments(["calm", "angry"] * 20)
+    _, ledger = split.split(table, ONE, how(train_rows=1000))
+    assert ledger.dropped == {}
+
+
+def test_training_rows_that_leave_out_a_label_are_refused() -> None:
+    with pytest.raises(Problem, match=r"no row of 'angry'.*Raise split\.train_rows"):
+        split.split(comments(["calm"] * 190 + ["angry"] * 10), ONE, how(train_rows=2))
+
+
+def test_the_certificate_counts_the_parts_and_is_json() -> None:
+    table, _ = split.split(comments(["calm", "angry"] * 10), ONE, how(seed=7))
+    proof = split.certificate(table, ONE, how(seed=7))
+    assert json.loads(json.dumps(proof)) == proof
+    assert proof["rows"] == {"train": 12, "validation": 4, "test": 4}
+    assert proof["labels"]["test"] == {"calm": 2, "angry": 2}  # type: ignore[index]
+    assert proof["units"] == 20
+    assert proof["seed"] == 7
+
+
+def test_the_test_digest_is_of_sorted_ids_and_texts() -> None:
+    table = comments(["calm", "angry"], part=["test", "test"]).iloc[::-1]
+    pairs = [["00000", "text 0"], ["00001", "text 1"]]
+    expected = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    assert split.certificate(table, ONE, how())["test_digest"] == expected
+
+
+def test_the_stage_writes_the_same_bytes_twice(tmp_path: Path) -> None:
+    tables.write(comments(["calm", "angry"] * 20), tmp_path / "in.parquet")
+    codebook = tmp_path / "mood.yaml"
+    codebook.write_text(
+        "name: mood\ntitle: Mood\nlanguage: en\nlabels:\n"
+        "- {id: calm, name: calm, definition: calm}\n- {id: angry, name: angry, definition: angry}\n"
+    )
+    written = []
+    for name in ("one", "two"):
+        outs = [tmp_path / f"{name}.{kind}" for kind in ("parquet", "certificate", "ledger")]
+        counts = stage.main(
+            read_params().model_copy(update={"split": how()}),
+            codebook=codebook, comments=tmp_path / "in.parquet",
+            out=outs[0], certificate=outs[1], ledger=outs[2],
+        )  # fmt: skip
+        assert counts == "40 rows → 24 / 8 / 8; rarest label 'calm' 12 / 4 / 4"
+        written.append([out.read_bytes() for out in outs])
+    assert written[0] == written[1]
+    assert Ledger.load(tmp_path / "one.ledger").rows_out == 40
+
+
+def test_goemotions_loses_the_training_rows_that_stand_in_its_test_part() -> None:
+    source = DATA / "goemotions_en.csv"
+    if not source.is_file():
+        pytest.skip(f"no {source.name} beside the repository")
+    raw = pd.read_csv(source, dtype=str)
+    labels = [column for column in raw.columns if column not in ("id", "text", "split")]
+    space = LabelSpace.of("goemotions", labels, many=True)
+    table = raw[["id", "text"]].assign(
+        group=None, part=raw["split"].replace({"val": "validation"}),
+        **{f"label.{label}": raw[label].astype("Int8") for label in labels},
+    )  # fmt: skip
+    cleaned, _ = clean.clean(table, Clean(similarity=0.8, shingle=5), seed=1)
+    result, ledger = split.split(cleaned, space, how())
+    texts = {name: set(cleaned.loc[cleaned["part"] == name, "text"]) for name in tables.PARTS}
+    left = {name: set(result.loc[result["part"] == name, "text"]) for name in tables.PARTS}
+    assert cleaned.query("part == 'test'")["text"].isin(texts["train"]).sum() == 37
+    assert left["test"] == texts["test"]
+    assert not left["test"] & (left["train"] | left["validation"])
+    assert not left["validation"] & left["train"]
+    assert split.certificate(result, space, how())["rows"]["test"] == 5_427  # type: ignore[index]
+    # More than the exact ones: the source repeats short remarks with other punctuation.
+    again = cleaned.query("part == 'train'")["text"].isin(texts["test"]).sum()
+    assert again < ledger.dropped["repeats a test row"] < 600

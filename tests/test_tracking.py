@@ -1,0 +1,354 @@
+import ast
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run
+
+from undertone import stage, tracking
+from undertone.errors import Problem
+from undertone.files import md5
+
+REPOSITORY = Path(__file__).parents[1]
+# a server that has imported MLflow once, and forks
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["undertone.tracking"])
+
+
+def work(root: Path, name: str, seconds: float, started: Event) -> None:
+    """A stage in a process of its own."""
+    os.chdir(root)
+    signal.signal(signal.SIGTERM, stage._terminated)
+    with tracking.run(experiment="gender", name=name, stage="train", settings={}, data={}) as run:
+        run.log(1, {"loss": 0.5})
+        started.set()
+        time.sleep(seconds)
+
+
+def start(root: Path, name: str, seconds: float) -> tuple[BaseProcess, Event]:
+    started = PROCESSES.Event()
+    process = PROCESSES.Process(target=work, args=(root, name, seconds, started))
+    process.start()
+    return process, started
+
+
+def one_run(**given: object) -> tracking.Run:
+    """A run that finishes at once."""
+    usual: dict[str, object] = {
+        "experiment": "gender",
+        "name": "bert",
+        "stage": "train",
+        "settings": {},
+        "data": {},
+    }
+    with tracking.run(**{**usual, **given}) as run:  # type: ignore[arg-type]
+        pass
+    return run
+
+
+def runs() -> dict[str, Run]:
+    client = tracking.client()
+    ids = [one.experiment_id for one in client.search_experiments()]
+    return {one.info.run_name: one for one in client.search_runs(ids)}
+
+
+def test_only_tracking_and_registry_import_mlflow() -> None:
+    files = sorted((REPOSITORY / "undertone").rglob("*.py"))
+    assert len(files) > 5
+    importers = {
+        path.name
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (isinstance(node, ast.Import) and any(one.name.startswith("mlflow") for one in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlflow"))
+    }
+    assert importers == {"tracking.py", "registry.py"}
+
+
+def test_the_root_is_the_first_folder_upwards_with_dvc(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert tracking.root(tmp_path / "a" / "b") == tmp_path
+
+
+def test_an_experiments_temporary_copy_shares_the_repositorys_store(tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmp1"
+    (copy / ".dvc").mkdir(parents=True)
+    assert tracking.root(copy) == tmp_path
+
+
+def test_outside_a_repository_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"holds \.dvc"):
+        tracking.root(tmp_path)
+
+
+def test_an_inherited_dvc_root_is_not_believed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
+    assert tracking.uri() == f"sqlite:///{store}/mlflow.db"
+
+
+@pytest.mark.usefixtures("store")
+def test_the_environment_names_another_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
+    assert tracking.uri() == "http://mlflow.example.org"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_holds_settings_curves_metrics_and_digests() -> None:
+    with tracking.run(
+        experiment="gender",
+        name="bert",
+        stage="train",
+        settings={"lr": 1e-4, "base": "e5", "lora": {"r": 16, "alpha": None}},
+        data={"comments": "0" * 32, "base": "1" * 32 + ".dir"},
+        tags={"source": "standin"},
+    ) as run:
+        for step in range(1000):
+            run.log(step, {"loss": 1 / (step + 1)})
+        run.metrics({"macro_f1": 0.75})
+        run.tag({"model.md5": "2" * 32})
+    client = tracking.client()
+    found = client.get_run(run.id)
+    assert (found.info.run_name, found.info.status) == ("bert", "FINISHED")
+    assert found.data.params == {"lr": "0.0001", "base": "e5", "lora.r": "16", "lora.alpha": "null"}
+    assert len(client.get_metric_history(run.id, "loss")) == 1000
+    assert found.data.metrics == {"loss": 0.001, "macro_f1": 0.75}
+    assert {
+        "source": "standin",
+        "data.comments": "0" * 32,
+        "model.md5": "2" * 32,
+        "process.pid": str(os.getpid()),
+        "version.mlflow": tracking.provenance.versions()["version.mlflow"],
+    }.items() <= found.data.tags.items()
+    assert int(found.data.tags["threads"]) >= 1
+    inputs = {one.dataset.name: one.dataset for one in found.inputs.dataset_inputs}
+    assert {name: one.digest for name, one in inputs.items()} == {
+        "comments": "0" * 32,
+        "base": "1" * 32 + ".dir",
+    }
+    assert all((one.source, one.schema, one.profile) == ("{}", None, None) for one in inputs.values())
+
+
+@pytest.mark.usefixtures("store")
+def test_points_wait_so_that_a_step_costs_no_call() -> None:
+    with tracking.run(experiment="gender", name="bert", stage="train", settings={}, data={}) as run:
+        started = time.perf_counter()
+        for step in range(1000):
+            run.log(step, {"loss": 0.5})
+        assert time.perf_counter() - started < 1  # 32 s when each point is sent by itself
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_in_an_experiment_is_named_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "icy-fog")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc123")
+    monkeypatch.setenv("DVC_STAGE", "train@standin-bert")
+    one_run()
+    assert {
+        "dvc.experiment": "icy-fog",
+        "dvc.baseline": "abc123",
+        "dvc.stage": "train@standin-bert",
+    }.items() <= runs()["icy-fog-bert"].data.tags.items()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_tells_its_commit_and_changes_that_no_commit_holds() -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        return subprocess.check_output(["git", *who, *arguments], text=True).strip()
+
+    git("init", "--quiet")
+    Path("params.yaml").write_text("lr: 1\n")
+    Path("dvc.lock").write_text("a\n")
+    git("add", "params.yaml", "dvc.lock")
+    git("commit", "--quiet", "--message", "one")
+    Path("dvc.lock").write_text("b\n")  # as every stage does
+    one_run(name="clean")
+    Path("params.yaml").write_text("lr: 2\n")
+    one_run(name="dirty")
+    tags = {name: one.data.tags for name, one in runs().items()}
+    assert tags["clean"]["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
+    assert (tags["clean"]["git.dirty"], tags["dirty"]["git.dirty"]) == ("false", "true")
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [
+        (ValueError(), "FAILED"),
+        (SystemExit(1), "FAILED"),
+        (SystemExit(143), "KILLED"),
+        (KeyboardInterrupt(), "KILLED"),
+    ],
+)
+@pytest.mark.usefixtures("store")
+def test_a_run_that_stops_early_says_how(stop: BaseException, status: str) -> None:
+    with (
+        pytest.raises(type(stop)),
+        tracking.run(experiment="gender", name="bert", stage="train", settings={}, data={}),
+    ):
+        raise stop
+    assert runs()["bert"].info.status == status
+
+
+def test_a_killed_run_is_marked_and_a_live_one_spared(store: Path) -> None:
+    (dead, _), (live, _) = children = [start(store, name, 300) for name in ("dead", "live")]
+    try:
+        assert all(started.wait(60) for _, started in children)
+        dead.kill()
+        dead.join()
+        assert runs()["dead"].info.status == "RUNNING"
+        one_run(name="next")
+        assert {name: one.info.status for name, one in runs().items()} == {
+            "dead": "KILLED",
+            "live": "RUNNING",
+            "next": "FINISHED",
+        }
+        live.terminate()
+        live.join(60)
+        assert live.exitcode == 143
+        assert runs()["live"].info.status == "KILLED"
+        assert runs()["live"].data.metrics == {"loss": 0.5}
+    finally:
+        live.kill()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_process_that_took_over_the_number_is_not_the_run() -> None:
+    own = tracking.provenance.process()
+    assert tracking.provenance.alive(own)
+    assert not tracking.provenance.alive({**own, "process.started": "1.00"})
+
+
+def test_four_first_runs_at_once_make_one_sound_database(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "mlflow.db.init").write_bytes(b"left behind by a kill")
+    children = [start(tmp_path, f"run{number}", 0) for number in range(4)]
+    for child, _ in children:
+        child.join(120)
+    assert [child.exitcode for child, _ in children] == [0, 0, 0, 0]
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone() == (4,)
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert not (tmp_path / "mlflow.db.init").exists()
+
+
+def test_artifacts_lie_in_the_repository_wherever_the_run_starts(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = store / ".dvc" / "tmp" / "exps" / "tmp1"
+    (copy / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    run = one_run()
+    found = tracking.client().get_run(run.id).info.artifact_uri
+    assert found == f"{store}/mlartifacts/gender/{run.id}/artifacts"
+
+
+def test_a_moved_repository_is_told_and_relocated(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = one_run()
+    moved = store.rename(store.with_name("moved"))
+    monkeypatch.chdir(moved)
+    with pytest.raises(Problem, match="undertone relocate"):
+        one_run()
+    assert tracking.relocate() >= 2
+    assert one_run().id != run.id
+    found = tracking.client().get_run(run.id).info.artifact_uri
+    assert found == f"{moved}/mlartifacts/gender/{run.id}/artifacts"
+    assert tracking.relocate() == 0
+
+
+def test_an_experiment_made_in_mlflows_pages_is_told_and_relocated(store: Path) -> None:
+    tracking.client().create_experiment("gender", artifact_location="mlflow-artifacts:/7")
+    with pytest.raises(Problem, match="undertone relocate"):
+        one_run()
+    tracking.relocate()
+    run = one_run()
+    found = tracking.client().get_run(run.id).info.artifact_uri
+    assert found.startswith(f"{store}/mlartifacts/7/")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_deleted_experiment_is_told() -> None:
+    one_run()
+    tracking.client().delete_experiment("1")
+    with pytest.raises(Problem, match="mlflow experiments restore -x 1"):
+        one_run()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_dead_server_fails_within_seconds_and_shows_no_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:hunter2@127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(Problem, match="Check MLFLOW_TRACKING_URI") as told:
+        one_run()
+    assert time.monotonic() - started < 20
+    assert "hunter2" not in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_ruined_database_is_told(store: Path) -> None:
+    (store / "mlflow.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(Problem, match="not a database"):
+        one_run()
+
+
+def test_a_store_that_dies_midway_does_not_end_the_training(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracking.run(experiment="gender", name="bert", stage="train", settings={}, data={}) as run:
+        shutil.copyfile(store / "mlflow.db", store / "kept.db")
+        with sqlite3.connect(store / "mlflow.db") as database:
+            database.execute("DROP TABLE metrics")
+        run.log(1, {"loss": 0.5})
+        trained = True
+    assert trained
+    told = capsys.readouterr().err
+    assert f"MLflow lost the end of run {run.id}" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_points_that_a_store_did_not_take_are_offered_again(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_EVERY", 0.0)
+    monkeypatch.setattr(tracking, "_PAUSE", 0.0)
+    with tracking.run(experiment="gender", name="bert", stage="train", settings={}, data={}) as run:
+        with sqlite3.connect(store / "mlflow.db") as database:
+            database.execute("ALTER TABLE metrics RENAME TO away")
+        run.log(1, {"loss": 0.5})
+        with sqlite3.connect(store / "mlflow.db") as database:
+            database.execute("ALTER TABLE away RENAME TO metrics")
+        run.log(2, {"loss": 0.25})
+    history = tracking.client().get_metric_history(run.id, "loss")
+    assert [(one.step, one.value) for one in history] == [(1, 0.5), (2, 0.25)]
+    assert runs()["bert"].info.status == "FINISHED"
+
+
+def test_a_long_setting_becomes_its_digest() -> None:
+    found = tracking.flat({"prompt": "word " * 60, "labels": ["a", "b"], "on": True})
+    assert found["prompt"].startswith("md5:")
+    assert (found["labels"], found["on"]) == ('["a", "b"]', "true")
+
+
+def test_digests_are_those_that_dvc_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    (tmp_path / "table.csv").write_bytes("id,text\r\n1,评论\n".encode())
+    (tmp_path / "folder" / "b.txt").write_text("b")
+    (tmp_path / "folder" / "a b.txt").write_text("a")
+    (tmp_path / "folder" / "below" / "é.txt").write_text("c")
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    subprocess.run([dvc, "init", "--quiet", "--no-scm"], check=True)
+    subprocess.run([dvc, "add", "--quiet", "--no-commit", "table.csv", "folder"], check=True)
+    for name in ("table.csv", "folder"):
+        assert f"md5: {md5(tmp_path / name)}\n" in (tmp_path / f"{name}.dvc").read_text()

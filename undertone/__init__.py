@@ -1,0 +1,14 @@
+"""Private comments in Excel to a registered, quantised text classifier."""
+
+import os
+
+# Libraries that would report home, or log to whatever tracker is installed, are told not to before
+# any of them is imported. DO_NOT_TRACK alone does not stop MLflow.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}.items():
+    os.environ.setdefault(_name, _value)

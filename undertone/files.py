@@ -1,0 +1,97 @@
+"""Files as DVC sees them: digests of their bytes, and writing them whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from undertone.errors import Problem
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or folder to; it takes `path`'s place on success.
+
+    After an exception, or a kill, `path` holds what it held before. The name is fixed, so that
+    what a killed run left behind is swept by the next one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")  # .*.tmp is ignored by git
+    _remove(beside)
+    try:
+        yield beside
+        if not beside.exists():
+            raise FileNotFoundError(f"nothing was written for {path}")
+        for file in [beside, *beside.rglob("*")] if beside.is_dir() else [beside]:
+            if file.is_file():
+                _sync(file)
+        if path.is_dir():
+            _remove(path)  # a folder can't be replaced in one step
+        os.replace(beside, path)
+    finally:
+        _remove(beside)
+
+
+def write_json(path: Path, content: object) -> None:
+    """`content` as JSON that differs only where the content does."""
+    with whole(path) as beside:
+        beside.write_text(
+            json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", "utf-8"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise Problem("no such file", where=str(path), remedy="Run `dvc repro`, or `dvc pull`.")
+    content = json.loads(path.read_text("utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def md5(path: Path) -> str:
+    """The md5 of a file's bytes or of a folder's listing, as dvc.lock holds it.
+
+    A folder's is the md5 of the JSON list of its files, sorted by path, with the suffix `.dir`.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    if not path.is_dir():
+        raise Problem("no such file or folder", where=str(path))
+    listing = sorted(
+        (
+            {"md5": md5(file), "relpath": file.relative_to(path).as_posix()}
+            for file in path.rglob("*")
+            if file.is_file()
+        ),
+        key=lambda entry: entry["relpath"],
+    )
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,64 @@
+"""A logistic head on fixed features, for one label a text or many."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from sklearn.linear_model import LogisticRegression
+
+from undertone.errors import Problem
+from undertone.labels import Flags, Scores
+
+
+class LogisticHead:
+    """Softmax over the labels, or one sigmoid a label; held as plain arrays once fitted."""
+
+    def __init__(self, many: bool, *, c: float, balanced: bool, seed: int) -> None:
+        self._many = many
+        self._settings = {
+            "C": c,
+            "class_weight": "balanced" if balanced else None,
+            "max_iter": 1000,
+            "random_state": seed,
+        }
+        self.weight: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)  # [labels, features]
+        self.bias: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+
+    def fit(self, features: Any, truth: Flags) -> None:
+        """`features` [n, features], dense or sparse; `Problem` for a label without a row."""
+        empty = np.flatnonzero(~truth.any(axis=0))
+        if len(empty):
+            raise Problem(f"{len(empty)} labels have no training row", where="train")
+        if self._many:
+            fitted = [
+                LogisticRegression(**self._settings).fit(features, truth[:, label])
+                for label in range(truth.shape[1])
+            ]
+            self._hold(
+                np.concatenate([one.coef_ for one in fitted]),
+                np.concatenate([one.intercept_ for one in fitted]),
+            )
+            return
+        one = LogisticRegression(**self._settings).fit(features, truth.argmax(axis=1))
+        weight, bias = one.coef_, one.intercept_
+        if len(weight) == 1:  # scikit-learn holds a single row for two classes
+            weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        self._hold(weight, bias)
+
+    def scores(self, features: Any) -> Scores:
+        logits = np.asarray(features @ self.weight.T, dtype=np.float64) + self.bias
+        scores: Scores = expit(logits) if self._many else softmax(logits, axis=1)
+        return scores
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        return {"weight": self.weight, "bias": self.bias}
+
+    def take(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+        self.weight, self.bias = arrays["weight"], arrays["bias"]
+
+    def _hold(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
+        # safetensors writes the memory as it lies, so a Fortran-ordered array would come back scrambled
+        self.weight = np.ascontiguousarray(weight, dtype=np.float32)
+        self.bias = np.ascontiguousarray(bias, dtype=np.float32)

@@ -1,0 +1,133 @@
+"""Model families: one file each, found by name, all alike from outside.
+
+A family's module defines `Model`, a class that fulfils `Classifier`; its settings class stands in
+`params.py`. Nothing else knows which families there are.
+"""
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import pandas as pd
+
+from undertone import metrics, tables
+from undertone.errors import Problem
+from undertone.labels import Flags, LabelSpace, Scores
+from undertone.params import FAMILIES, Settings
+
+RECIPE = "recipe.json"
+Log = Callable[[int, Mapping[str, float]], None]  # step, values
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts and what is true of them, [n, labels]."""
+
+    texts: Sequence[str]
+    truth: Flags
+
+
+class Classifier(Protocol):
+    """What every family's `Model` can do. `base` is a folder with the pretrained weights."""
+
+    settings: Settings
+    space: LabelSpace
+
+    def __init__(
+        self, settings: Settings, space: LabelSpace, *, base: Path | None, seed: int
+    ) -> None: ...
+
+    def fit(self, train: Examples, validation: Examples, log: Log) -> None:
+        """Learn from `train`; `validation` may only decide when to stop."""
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """[n, labels], 0..1, rows in the order of `texts`; (0, labels) for no texts."""
+
+    def save(self, folder: Path) -> None:
+        """Write the weights into an existing folder; no pickle, no training text."""
+
+    @classmethod
+    def load(cls, folder: Path, settings: Settings, space: LabelSpace) -> Self: ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A family whose model is an encoder that can be exported to ONNX."""
+
+    def graph(self) -> "Graph": ...
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What export needs: a module from token ids to logits, its tokenizer's file, its settings."""
+
+    module: object  # torch.nn.Module; not named here, so that this module loads without torch
+    tokenizer: Path
+    prefix: str
+    max_length: int
+
+
+def examples(table: pd.DataFrame, part: str, space: LabelSpace) -> Examples:
+    """The texts of one part and their labels; `Problem` where the part has no row."""
+    rows = table[table["part"] == part]
+    if rows.empty:
+        raise Problem(f"the {part} part has no rows", where="split")
+    return Examples(rows["text"].tolist(), tables.judged(rows, "label", space) > 0.5)
+
+
+def macro_f1(space: LabelSpace, scores: Scores, on: Examples) -> float:
+    """Macro-F1 of what `space` decides from `scores`."""
+    return metrics.macro_f1(on.truth, space.decide(scores))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A candidate's name and complete settings, and a digest of the code that acts on them."""
+
+    candidate: str
+    settings: Settings
+    code: str
+
+    def save(self, path: Path) -> None:
+        content = {**asdict(self), "settings": self.settings.model_dump(mode="json")}
+        path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        content = json.loads(path.read_text("utf-8"))
+        family = FAMILIES[content["settings"]["family"]]
+        return cls(content["candidate"], family.model_validate(content["settings"]), content["code"])
+
+
+def create(settings: Settings, space: LabelSpace, *, base: Path | None, seed: int) -> Classifier:
+    """An untrained model of the family that `settings` name."""
+    return _family(settings.family)(settings, space, base=base, seed=seed)
+
+
+def save(model: Classifier, folder: Path, recipe: Recipe) -> None:
+    """A new folder that `load` reads: the family's files, `labels.json` and `recipe.json`.
+
+    The recipe's code digest makes the folder differ where only the code that made it does.
+    """
+    folder.mkdir(parents=True)
+    model.save(folder)
+    model.space.save(folder / "labels.json")
+    recipe.save(folder / RECIPE)
+
+
+def load(folder: Path) -> Classifier:
+    """The model that `save` wrote; `Problem` where the folder holds none."""
+    if not (folder / RECIPE).is_file():
+        raise Problem(
+            "no model here", where=str(folder), remedy="Run `dvc repro`, or `dvc pull` what it tracks."
+        )
+    settings = Recipe.load(folder / RECIPE).settings
+    return _family(settings.family).load(folder, settings, LabelSpace.load(folder / "labels.json"))
+
+
+def _family(name: str) -> type[Classifier]:
+    model: type[Classifier] = importlib.import_module(f"undertone.models.{name}").Model
+    return model

@@ -1,0 +1,342 @@
+"""params.yaml as one frozen, typed tree: every fault of the file is told at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from undertone.errors import Problem
+
+Model = TypeVar("Model", bound=BaseModel)
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]  # part of a path and of a stage's name
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no unknown key, no value of another type, no NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class Data(Section):
+    """Which data the pipeline runs on, and with which codebook."""
+
+    source: Name
+    codebook: Name
+    contact: str  # whom to ask for access to a source that isn't here
+
+
+class Sample(Section):
+    """The stand-in workbook."""
+
+    codebook: Name
+    rows: Annotated[int, Field(ge=100)]
+    gold: Annotated[int, Field(ge=0)]
+
+
+class LabelColumns(Section):
+    """Where labels stand in a table.
+
+    `name`: one column that holds the label's id, name, code or alias (several, split at
+    `separator`, where the codebook allows many). `flags`: a 0/1 column a label; with no columns
+    named, those called like the labels. `annotators`: a `name` column for each person.
+    """
+
+    form: Literal["name", "flags", "annotators"]
+    columns: list[str] = []
+    separator: str | None = None
+
+    @model_validator(mode="after")
+    def _columns_fit_the_form(self) -> "LabelColumns":
+        if self.form == "name" and len(self.columns) != 1:
+            raise ValueError("form 'name' needs exactly one column")
+        if self.form == "annotators" and len(self.columns) < 2:
+            raise ValueError("form 'annotators' needs at least two columns")
+        return self
+
+
+class SplitColumn(Section):
+    """An official split: the column, and which of its values stand for which part."""
+
+    column: str
+    train: list[str]
+    validation: list[str] = []
+    test: list[str]
+
+
+class Source(Section):
+    """One private table, or several of one shape, under data/raw/<source>/."""
+
+    files: list[str] = ["*"]
+    sheets: list[str] | Literal["all"] | None = None
+    header: Positive = 1
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    id: str | None = None
+    text: str
+    group: str | None = None
+    time: str | None = None
+    meta: list[str] = []
+    labels: LabelColumns | None = None
+    gold: LabelColumns | None = None
+    split: SplitColumn | None = None
+    max_bad_rows: Annotated[int, Field(ge=0)] = 0
+
+
+class Clean(Section):
+    """What counts as a repeat: the Jaccard similarity of character shingles."""
+
+    similarity: Fraction
+    shingle: Positive
+
+
+class Split(Section):
+    """Sizes of the parts where the table names none; `seed` is apart from `params.seed`, so that
+    the test part stays what it is when the training seed changes."""
+
+    seed: int
+    validation: Fraction
+    test: Fraction
+    min_support: Positive
+    train_rows: Positive | None  # a stratified part of the training rows, for quick runs
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> "Split":
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave nothing to train on")
+        return self
+
+
+class TfidfSettings(Section):
+    """TF-IDF over hashed n-grams, so that no word of a comment is stored, and logistic regression."""
+
+    exportable: ClassVar[bool] = False
+    family: Literal["tfidf"] = "tfidf"
+    analyzer: Literal["word", "char"]
+    ngrams: tuple[Positive, Positive] = Field(strict=False)
+    features: Annotated[int, Field(ge=2**10, le=2**24)]
+    c: Annotated[float, Field(gt=0)]
+    class_weights: bool
+
+    @property
+    def base(self) -> None:
+        return None
+
+
+class E5Settings(Section):
+    """Frozen sentence embeddings and a logistic head."""
+
+    exportable: ClassVar[bool] = True
+    family: Literal["e5"] = "e5"
+    base: str
+    pooling: Literal["mean", "cls"]
+    prefix: str
+    max_length: Annotated[int, Field(ge=8, le=8192)]
+    c: Annotated[float, Field(gt=0)]
+    class_weights: bool
+
+
+class BertSettings(Section):
+    """A fully fine-tuned encoder."""
+
+    exportable: ClassVar[bool] = True
+    family: Literal["bert"] = "bert"
+    base: str
+    max_length: Annotated[int, Field(ge=8, le=8192)]
+    epochs: Annotated[float, Field(gt=0)]
+    batch: Positive
+    lr: Annotated[float, Field(gt=0, le=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    patience: Positive
+    class_weights: bool
+    precision: Literal["auto", "bf16", "fp32"]
+
+
+Settings = TfidfSettings | E5Settings | BertSettings
+FAMILIES: Mapping[str, type[TfidfSettings] | type[E5Settings] | type[BertSettings]] = {
+    "tfidf": TfidfSettings,
+    "e5": E5Settings,
+    "bert": BertSettings,
+}
+
+
+class Evaluate(Section):
+    """`draws`: bootstrap samples behind each interval."""
+
+    draws: Annotated[int, Field(ge=100)]
+
+
+class Select(Section):
+    """The validation metric that decides."""
+
+    metric: Literal["macro_f1", "micro_f1", "accuracy"]
+
+
+class Export(Section):
+    """`max_drop`: the largest macro-F1 that a quantised encoder may lose on validation."""
+
+    max_drop: Annotated[float, Field(ge=0, le=1)]
+    opset: Annotated[int, Field(ge=14)]
+
+
+class Bench(Section):
+    """`lengths` in tokens; `p95_ms` is an optional target for the release at batch 1."""
+
+    lengths: Annotated[list[Positive], Field(min_length=1)]
+    batches: Annotated[list[Positive], Field(min_length=1)]
+    repeats: Annotated[int, Field(ge=5)]
+    threads: Positive | None
+    p95_ms: Annotated[float, Field(gt=0)] | None
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: int
+    data: Data
+    sample: Sample
+    ingest: dict[Name, Source]
+    clean: Clean
+    split: Split
+    models: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    tfidf: TfidfSettings
+    e5: E5Settings
+    bert: BertSettings
+    evaluate: Evaluate
+    select: Select
+    export: Export
+    bench: Bench
+
+    def candidates(self) -> dict[str, Settings]:
+        """Each entry of `models` with its family's section filled in, in the file's order."""
+        return {
+            name: FAMILIES[entry["family"]].model_validate(
+                {**getattr(self, entry["family"]).model_dump(), **entry}
+            )
+            for name, entry in self.models.items()
+        }
+
+
+def read_params(path: Path = Path("params.yaml")) -> Params:
+    """The checked params; one `Problem` that holds every fault, a line each."""
+    content = read_yaml(path)
+    problems: list[Problem] = []
+    params: Params | None = None
+    try:
+        params = validated(Params, content, where=path.name)
+    except Problem as problem:
+        problems.append(problem)
+    if isinstance(content, Mapping):
+        problems += _entry_problems(content, path.name)
+    if params is not None and params.data.source not in params.ingest:
+        known = ", ".join(params.ingest)
+        what = f"data.source is '{params.data.source}', must be one of {known}"
+        remedy = f"Add a section ingest.{params.data.source}."
+        problems.append(Problem(what, where=path.name, remedy=remedy))
+    if problems or params is None:
+        raise Problem.together(problems)
+    return params
+
+
+def _entry_problems(content: Mapping[str, Any], where: str) -> list[Problem]:
+    """The faults of what the entries of `models` override; those of the sections are told as theirs."""
+    entries = content.get("models")
+    problems: list[Problem] = []
+    for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+        if not isinstance(entry, Mapping):
+            continue
+        family = str(entry.get("family"))
+        section = content.get(family)
+        if family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            what = f"models.{name}.family is {entry.get('family')!r}, must be one of {known}"
+            problems.append(Problem(what, where=where))
+        elif isinstance(section, Mapping):
+            whole = {**section, **entry}
+            try:
+                FAMILIES[family].model_validate(whole)
+            except ValidationError as error:
+                problems += [
+                    Problem(_fault(detail, f"models.{name}.", whole), where=where)
+                    for detail in error.errors(include_url=False)
+                    if detail["loc"] and detail["loc"][0] in entry
+                ]
+    return problems
+
+
+def read_yaml(path: Path) -> object:
+    """A YAML 1.2 file, read as DVC reads it (PyYAML would take 2e-5 for a text)."""
+    if not path.is_file():
+        raise Problem("no such file", where=str(path))
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f" line {mark.line + 1}" if mark else ""
+        raise Problem(f"not valid YAML: {error.problem}", where=f"{path}{line}") from None
+    except UnicodeDecodeError:
+        raise Problem("not UTF-8", where=str(path)) from None
+
+
+def validated(model: type[Model], content: object, *, where: str) -> Model:
+    """`content` as a `model`, or one `Problem` that holds every fault, a line each."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        problems = [Problem(_fault(detail, "", content), where=where) for detail in details]
+        raise Problem.together(problems) from None
+
+
+_WORDING = {
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "dict_type": "must be a section",
+    "model_type": "must be a section",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "too_short": "must have at least {min_length} entries",
+    "string_too_short": "must not be empty",
+}
+
+
+def _fault(detail: ErrorDetails, within: str, content: object) -> str:
+    # Union members and dict keys appear in pydantic's location as words that are no key of ours.
+    path: list[str] = []
+    place: Any = content
+    for step in detail["loc"]:
+        if isinstance(place, Mapping) and step in place:
+            place = place[step]
+        elif isinstance(place, list) and isinstance(step, int) and step < len(place):
+            place = place[step]
+        elif detail["type"] != "missing":
+            continue
+        path.append(str(step))
+    name = within + ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        return f"{name} is not a known key"
+    if detail["type"] == "missing":
+        return f"{name} is missing"
+    if detail["type"] == "value_error":
+        return f"{name or 'the file'}: {detail['ctx']['error']}"
+    wording = _WORDING.get(detail["type"])
+    told = wording.format(**detail.get("ctx", {})) if wording else detail["msg"]
+    value = repr(place) if isinstance(place, str | int | float | None) else f"a {type(place).__name__}"
+    return f"{name} is {value}, {told}"

@@ -1,0 +1,202 @@
+"""The results as one Markdown page, from the JSON that stages left; numbers only, never a text."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Sequence[object]
+
+
+def page(
+    *,
+    source: str,
+    ledgers: Sequence[Mapping[str, Any]],
+    split: Mapping[str, Any],
+    evaluated: Mapping[str, Any],
+    selection: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    latency: Mapping[str, Any],
+) -> str:
+    """The whole page; each heading is the name of the stage that made its numbers."""
+    champion, encoder = selection["champion"], selection["encoder"]
+    sections = [
+        f"# {manifest['codebook']} on {source}",
+        leaderboard(evaluated, latency, selection),
+        f"Chosen on validation by {selection['metric']}: champion **{champion}**, encoder for the "
+        f"release **{encoder}**. Test figures were not used for it.",
+        *(
+            section
+            for reference, title in (("label", "labels"), ("gold", "gold"))
+            if reference in evaluated["test"]
+            for section in _by_label(evaluated["test"][reference], champion, title)
+        ),
+        "## Rows",
+        _rows(ledgers),
+        _parts(split),
+        "## export",
+        _parity(manifest),
+        "## bench",
+        _latency(latency),
+        _machine(latency),
+        "## Where the numbers come from",
+        f"`dvc repro` wrote them: `reports/{source}/evaluation.json` (stage evaluate), "
+        f"`selection.json` (select), `latency.json` (bench), `split.json` and `rows/` (ingest, clean, "
+        f"split), `models/release/{source}/manifest.json` (export). Intervals are 95 % percentile "
+        f"bootstrap intervals over authors.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def leaderboard(
+    evaluated: Mapping[str, Any], latency: Mapping[str, Any], selection: Mapping[str, Any]
+) -> str:
+    """One line a candidate, best on validation first; also what the README embeds."""
+    validation, test = evaluated["validation"]["label"], evaluated["test"]["label"]
+    gold = evaluated["test"].get("gold", {})
+    length = sorted({row["tokens"] for row in latency["rows"]})[0]
+    speed = {
+        row["model"]: row["p50_ms"]
+        for row in latency["rows"]
+        if row["batch"] == 1 and row["tokens"] == length
+    }
+    metric = selection["metric"]
+    order = sorted(validation, key=lambda name: -validation[name]["overall"][metric]["value"])
+    floor = test["majority"]["overall"]["accuracy"]["value"]
+    lines: list[Row] = []
+    for name in order:
+        mark = ", ".join(word for word in ("champion", "encoder") if selection[word] == name)
+        accuracy = test[name]["overall"]["accuracy"]
+        below = " (below majority)" if accuracy["value"] < floor else ""
+        lines.append(
+            (
+                f"**{name}**" if mark else name,
+                mark,
+                _value(validation[name]["overall"]["macro_f1"]),
+                _interval(test[name]["overall"]["macro_f1"]),
+                _interval(accuracy) + below,
+                _interval(gold[name]["overall"]["macro_f1"]) if gold else "",
+                f"{speed[name]:.1f}" if name in speed else "",
+            )
+        )
+    n = test["majority"]["n"]
+    gold_n = f" (n={gold['majority']['n']:,})" if gold else ""
+    return _table(
+        (
+            "candidate",
+            "",
+            f"macro-F1, validation (n={validation['majority']['n']:,})",
+            f"macro-F1, test (n={n:,})",
+            "accuracy, test",
+            f"macro-F1, gold{gold_n}",
+            f"ms a text ({length} tokens)",
+        ),
+        lines,
+    )
+
+
+def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> list[str]:
+    found = candidates[champion]
+    lines = [
+        (label, one["support"], *(_interval(one[name]) for name in ("precision", "recall", "f1")))
+        for label, one in found["labels"].items()
+    ]
+    sections = [
+        f"## evaluate: {champion} against the {title} (test, n={found['n']:,}, "
+        f"{found['groups']:,} authors)",
+        _table(("label", "rows", "precision", "recall", "F1"), lines),
+    ]
+    if found["confusion"] is not None:
+        names = list(found["labels"])
+        confusion = [(f"**{name}**", *row) for name, row in zip(names, found["confusion"], strict=True)]
+        sections += [
+            "Confusion (rows: what is true, columns: what was decided):",
+            _table(("", *names), confusion),
+        ]
+    return sections
+
+
+def _rows(ledgers: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        (
+            one["stage"],
+            f"{one['in']:,}",
+            f"{one['out']:,}",
+            ", ".join(f"{reason} {count:,}" for reason, count in one["dropped"].items()),
+        )
+        for one in ledgers
+    ]
+    return _table(("stage", "rows in", "rows out", "dropped"), lines)
+
+
+def _parts(split: Mapping[str, Any]) -> str:
+    parts = split["parts"]
+    labels = list(next(iter(parts.values()))["labels"])
+    lines = [
+        (name, f"{one['rows']:,}", *(f"{one['labels'][label]:,}" for label in labels))
+        for name, one in parts.items()
+    ]
+    digest = str(split["test_digest"])[:16]
+    return (
+        _table(("part", "rows", *labels), lines) + f"\n\nThe test part's digest begins with `{digest}`."
+    )
+
+
+def _parity(manifest: Mapping[str, Any]) -> str:
+    lines = [
+        (
+            f"**{name}**" if name == manifest["variant"] else name,
+            f"{one['bytes'] / 1e6:.1f}",
+            f"{one['parity']['max_difference']:.4f}",
+            f"{one['parity']['agreement']:.1%}",
+            f"{one['parity']['macro_f1']:.4f}",
+            f"{-one['parity']['drop']:+.4f}",
+        )
+        for name, one in manifest["variants"].items()
+    ]
+    return f"{manifest['candidate']}, each variant against PyTorch on validation:\n\n" + _table(
+        ("variant", "MB", "largest score difference", "decided alike", "macro-F1", "change"), lines
+    )
+
+
+def _latency(latency: Mapping[str, Any]) -> str:
+    lines = [
+        (
+            row["model"],
+            row["tokens"],
+            row["batch"],
+            f"{row['p50_ms']:.2f}",
+            f"{row['p95_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+            f"{row['comments_per_second']:,.0f}",
+            f"{latency['bytes'][row['model']] / 1e6:.1f}",
+        )
+        for row in latency["rows"]
+    ]
+    return _table(("model", "tokens", "batch", "p50 ms", "p95 ms", "p99 ms", "comments/s", "MB"), lines)
+
+
+def _machine(latency: Mapping[str, Any]) -> str:
+    machine, target = latency["machine"], latency["target"]
+    versions = ", ".join(f"{name} {one}" for name, one in machine["versions"].items())
+    told = (
+        f"Text to scores, measured in turns in one run on {machine['processor']}, "
+        f"{machine['threads']} threads, {machine['system']}, Python {machine['python']}; {versions}."
+    )
+    if target is not None:
+        outcome = "met" if target["passed"] else "MISSED"
+        told += (
+            f" Target p95 ≤ {target['p95_ms']} ms at batch 1: {outcome} ({target['slowest_p95_ms']} ms)."
+        )
+    return told
+
+
+def _table(head: Row, lines: Iterable[Row]) -> str:
+    shown = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in shown)
+
+
+def _value(one: Mapping[str, float]) -> str:
+    return f"{one['value']:.3f}"
+
+
+def _interval(one: Mapping[str, float]) -> str:
+    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"

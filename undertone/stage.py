@@ -1,0 +1,49 @@
+"""Runs a stage: its command line from the signature of `main`, and its one line of log."""
+
+import argparse
+import inspect
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from undertone.errors import Problem
+from undertone.params import Params, read_params
+
+
+def run(main: Callable[..., str]) -> NoReturn:
+    """Run `main(params, *, name: Path or str, …)` with `--name value` for each argument, and exit.
+
+    `main` returns the counts that its line of log shows. A `Problem` is one line on standard error
+    and exit code 1, SIGTERM exit code 143; anything unforeseen keeps its traceback.
+    """
+    name = Path(inspect.getfile(main)).stem
+    signal.signal(signal.SIGTERM, _terminated)
+    started = time.perf_counter()
+    try:
+        arguments = _arguments(main, name)
+        counts = main(read_params(), **arguments)
+    except Problem as problem:
+        for line in str(problem).splitlines():
+            print(f"{name}: {line}", file=sys.stderr)
+        sys.exit(1)
+    print(f"{name}: {counts} ({time.perf_counter() - started:.1f} s)")
+    sys.exit(0)
+
+
+def _arguments(main: Callable[..., str], name: str) -> dict[str, Path | str]:
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", description=main.__doc__)
+    for parameter in inspect.signature(main).parameters.values():
+        if parameter.annotation is not Params:
+            parser.add_argument(
+                f"--{parameter.name.replace('_', '-')}", type=parameter.annotation, required=True
+            )
+    return vars(parser.parse_args())
+
+
+def _terminated(signum: int, _frame: FrameType | None) -> NoReturn:
+    # A plain SIGTERM would skip every `finally`, and leave the MLflow run RUNNING for ever.
+    sys.exit(128 + signum)

@@ -11,7 +11,7 @@ from undertone.params import Params
 
 
 def main(params: Params, *, codebook: Path, out: Path) -> str:
-    rng = np.random.default_rng(params.seed)
+    rng = np.random.default_rng(params.sample.seed)
     rows = sample.rows(read_codebook(codebook), params.sample.rows, params.sample.gold, rng)
     with whole(out) as beside:
         beside.mkdir()

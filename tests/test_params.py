@@ -86,8 +86,8 @@ def test_a_candidate_is_three_lines_and_inherits_its_familys_section(tmp_path: P
 def test_numbers_are_read_as_yaml_1_2(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     shipped = SHIPPED.read_text("utf-8")
-    assert "  lr: 0.0001\n" in shipped
-    path.write_text(shipped.replace("  lr: 0.0001\n", "  lr: 2e-5\n"), "utf-8")  # PyYAML: a text
+    assert "  lr: 0.0002\n" in shipped
+    path.write_text(shipped.replace("  lr: 0.0002\n", "  lr: 2e-5\n"), "utf-8")  # PyYAML: a text
     assert read_params(path).bert.lr == 2e-5
 
 

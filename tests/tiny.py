@@ -65,6 +65,7 @@ SETTINGS: dict[str, Settings] = {
     ),
     "bert": BertSettings(
         base="path:tiny",
+        pooling="mean",
         max_length=32,
         epochs=2,
         batch=16,

@@ -42,7 +42,7 @@ class Codebook(BaseModel):
     def _every_spelling_means_one_label(self) -> "Codebook":
         owner: dict[str, str] = {}
         for label in self.labels:
-            for spelling in {label.id, label.name, label.code or label.id, *label.aliases}:
+            for spelling in (label.id, label.name, label.code or label.id, *label.aliases):
                 other = owner.setdefault(_folded(spelling), label.id)
                 if other != label.id:
                     raise ValueError(f"'{spelling}' stands for both {other} and {label.id}")

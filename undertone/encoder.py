@@ -1,18 +1,22 @@
-"""Pretrained encoders: loading them safely, and running them over texts of any length."""
+"""Pretrained encoders: loading them safely, pooling, and running them over texts of any length."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import logging as transformers_logging
 
 from undertone.errors import Problem
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it complains that `kernels` is absent
 
 BUDGET = 2048  # tokens a batch: fills two cores' caches; larger batches of short texts gain nothing
 
@@ -78,3 +82,58 @@ def batches(lengths: Sequence[int], budget: int = BUDGET) -> Iterator[list[int]]
         count = max(1, budget // max(1, lengths[order[start]]))
         yield order[start : start + count]
         start += count
+
+
+def pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector a text [n, width] from its token states [n, tokens, width]."""
+    if pooling == "cls":
+        return states[:, 0]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+class PooledClassifier(torch.nn.Module):
+    """Backbone, pooling and a linear head as one module from token ids to logits.
+
+    transformers' own classifier reads the first token, which bases trained for sentence embeddings
+    (e5, MiniLM) leave untrained; these learn far faster from the mean.
+    """
+
+    def __init__(self, backbone: Any, labels: int, *, pooling: str, normalise: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = backbone.config
+        self.linear = torch.nn.Linear(backbone.config.hidden_size, labels)
+        self._pooling = pooling
+        self._normalise = normalise
+        self._dropout = 0.0 if normalise else 0.1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.linear.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.linear.weight.device
+
+    def embed(self, **inputs: Any) -> torch.Tensor:
+        """Sentence vectors [n, width], of length one where the head was fitted on such."""
+        states = self.backbone(**inputs).last_hidden_state
+        vectors = pooled(states, inputs["attention_mask"], self._pooling)
+        return torch.nn.functional.normalize(vectors, dim=-1) if self._normalise else vectors
+
+    def forward(
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None
+    ) -> SequenceClassifierOutput:
+        extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        vectors = self.embed(input_ids=input_ids, attention_mask=attention_mask, **extra)
+        dropped = torch.nn.functional.dropout(vectors, self._dropout, self.training)
+        return SequenceClassifierOutput(logits=self.linear(dropped))
+
+
+def load_backbone(folder: Path) -> Any:
+    """The encoder in `folder`, fp32, on this machine's device; safetensors only, no code."""
+    backbone = AutoModel.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    )
+    return backbone.eval().to(device())

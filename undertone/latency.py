@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+ROUNDS, WARM_UP = 3, 2
+SETTLE = 0.05  # seconds until the last runner's threads sleep
 LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "scikit-learn", "numpy")
 # Neutral words, so that no private text is needed; nearly all are one token in every vocabulary.
 _WORDS = [
@@ -54,20 +56,25 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Each runner at each length and batch size: p50, p95 and p99 in ms a call, and comments/s.
 
-    The runners take turns call by call, so that a change of the machine's speed meets all alike.
+    `repeats` calls at batch 1, fewer for larger batches. The runners take turns in rounds, so that
+    a change of the machine's speed meets all alike; not call by call, because a runner's threads
+    spin for a while after its call and would slow the next one's.
     """
     rows = []
     for length, pool in texts.items():
         for batch in batches:
+            calls = max(2, repeats // (ROUNDS * max(1, batch // 8)))
             taken: dict[str, list[float]] = {name: [] for name in runners}
-            calls = max(5, repeats // max(1, batch // 8))
-            for call in range(calls + 2):
-                chosen = [pool[(call * batch + offset) % len(pool)] for offset in range(batch)]
+            for turn in range(ROUNDS):
                 for name, runner in runners.items():
-                    started = time.perf_counter()
-                    runner(chosen)
-                    if call >= 2:  # two to warm up
-                        taken[name].append(1000 * (time.perf_counter() - started))
+                    time.sleep(SETTLE)
+                    for call in range(-WARM_UP, calls):
+                        start = (turn * calls + call) * batch
+                        chosen = [pool[(start + offset) % len(pool)] for offset in range(batch)]
+                        started = time.perf_counter()
+                        runner(chosen)
+                        if call >= 0:
+                            taken[name].append(1000 * (time.perf_counter() - started))
             for name, times in taken.items():
                 p50, p95, p99 = np.percentile(times, (50, 95, 99))
                 rows.append(
@@ -75,7 +82,7 @@ def measure(
                         "model": name,
                         "tokens": length,
                         "batch": batch,
-                        "calls": calls,
+                        "calls": len(times),
                         "p50_ms": round(float(p50), 3),
                         "p95_ms": round(float(p95), 3),
                         "p99_ms": round(float(p99), 3),

@@ -34,8 +34,9 @@ class Data(Section):
 
 
 class Sample(Section):
-    """The stand-in workbook."""
+    """The stand-in workbook; `seed` is apart from `params.seed`, as the data are not the training's."""
 
+    seed: int
     codebook: Name
     rows: Annotated[int, Field(ge=100)]
     gold: Annotated[int, Field(ge=0)]
@@ -149,6 +150,7 @@ class BertSettings(Section):
     exportable: ClassVar[bool] = True
     family: Literal["bert"] = "bert"
     base: str
+    pooling: Literal["mean", "cls"]
     max_length: Annotated[int, Field(ge=8, le=8192)]
     epochs: Annotated[float, Field(gt=0)]
     batch: Positive

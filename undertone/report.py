@@ -128,11 +128,10 @@ def _rows(ledgers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _parts(split: Mapping[str, Any]) -> str:
-    parts = split["parts"]
-    labels = list(next(iter(parts.values()))["labels"])
+    labels = list(split["labels"]["train"])
     lines = [
-        (name, f"{one['rows']:,}", *(f"{one['labels'][label]:,}" for label in labels))
-        for name, one in parts.items()
+        (part, f"{count:,}", *(f"{split['labels'][part][label]:,}" for label in labels))
+        for part, count in split["rows"].items()
     ]
     digest = str(split["test_digest"])[:16]
     return (

@@ -112,12 +112,12 @@ def _distinct(
 def _written(labels: tuple[str, ...], rng: np.random.Generator) -> str:
     """A comment on equality at work: one to three sentences that make its label, and asides."""
     (label,) = labels
-    parts = [_sentence(label, rng) for _ in range(1 + int(rng.choice(3, p=[0.8, 0.17, 0.03])))]
-    if rng.random() < 0.7:
+    parts = [_sentence(label, rng) for _ in range(1 + int(rng.choice(3, p=[0.9, 0.08, 0.02])))]
+    if rng.random() < 0.2:
         parts.insert(0, _aside("besides", label, rng))
-    if rng.random() < 0.25:
+    if rng.random() < 0.1:
         parts.insert(0, _aside("before", label, rng))
-    if rng.random() < 0.25:
+    if rng.random() < 0.1:
         parts.append(_aside("after", label, rng))
     return " ".join(parts)
 

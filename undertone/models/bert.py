@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
@@ -39,15 +39,9 @@ class Model:
         self._base = base
         self._seed = seed
         self._tokenizer = encoder.load_tokenizer(base)
-        set_seed(seed)  # the new classification layer is random
-        self._model = AutoModelForSequenceClassification.from_pretrained(
-            base,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            num_labels=len(space.labels),
-            problem_type="multi_label_classification" if space.many else "single_label_classification",
-            # label names may be private, and belong to labels.json: the config has numbers only
+        set_seed(seed)  # the new head is random
+        self._model = encoder.PooledClassifier(
+            encoder.load_backbone(base), len(space.labels), pooling=settings.pooling, normalise=False
         )
         self._model.eval().to(encoder.device())
 
@@ -80,6 +74,9 @@ class Model:
                     disable_tqdm=not sys.stderr.isatty(),
                     use_cpu=encoder.device().type == "cpu",
                     dataloader_pin_memory=False,
+                    # the labels go to our loss, not to the model
+                    remove_unused_columns=False,
+                    label_names=["labels"],
                 ),
                 train_dataset=self._rows(train),
                 eval_dataset=self._rows(validation),
@@ -105,12 +102,16 @@ class Model:
         return _activated(logits, self.space)
 
     def save(self, folder: Path) -> None:
-        self._model.save_pretrained(folder)
+        self._model.backbone.save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
+        head = {key: value.cpu() for key, value in self._model.linear.state_dict().items()}
+        save_file(head, folder / "head.safetensors")
 
     @classmethod
     def load(cls, folder: Path, settings: Settings, space: LabelSpace) -> Self:
-        return cls(settings, space, base=folder, seed=0)
+        model = cls(settings, space, base=folder, seed=0)
+        model._model.linear.load_state_dict(load_file(folder / "head.safetensors"))
+        return model
 
     def graph(self) -> Graph:
         return Graph(

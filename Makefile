@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: repro test lint hooks lock clean
+.PHONY: repro test lint docs hooks lock
 
 repro: $(READY) ## run the pipeline (stand-in data unless params.yaml says otherwise)
 	@echo "repro: dvc repro"
@@ -17,6 +17,9 @@ test: lint ## linters and the whole default suite
 lint: $(READY)
 	@echo "lint: ruff, mypy, import-linter"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+docs: $(READY) ## put the stand-in's leaderboard into the README
+	@$(BIN)/python -m undertone.report
 
 hooks: $(READY) ## refuse commits that hold data
 	@git config core.hooksPath .githooks

@@ -1,4 +1,4 @@
-"""The pretrained weights a candidate starts from, pinned and checked, so that colleagues can pull them."""
+"""The pretrained weights a candidate starts from, pinned, checked, and there for colleagues to pull."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ def main(params: Params, *, source: str, out: Path) -> str:
         raise Problem(
             f"no files of the source '{source}'",
             where=str(raw),
-            remedy=f"Put your table there and run `dvc add {raw}`; with granted access, `dvc pull {raw}`;"
+            remedy=f"Put your table there and `dvc add {raw}`; with granted access `dvc pull {raw}`;"
             f" for access ask {params.data.contact}; the stand-in runs with `-S data.source=standin`.",
         )
     write_json(out, {"source": source})

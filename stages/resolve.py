@@ -1,4 +1,4 @@
-"""Each candidate's complete recipe, settings and code, so that a change re-trains only the candidates it concerns."""
+"""Each candidate's complete recipe, so that a change re-trains only the candidates it concerns."""
 
 from pathlib import Path
 

@@ -19,27 +19,16 @@ VALIDATION = tiny.examples(60, seed=1)
 EXPORTABLE = ["bert", "e5"]
 
 
-def made(family: str, folder: Path, *, many: bool = False) -> models.Classifier:
-    model = models.create(
-        tiny.SETTINGS[family], tiny.space(many=many), base=tiny.base(folder / "base"), seed=7
-    )
-    train = tiny.examples(160, many=many)
-    model.fit(train, tiny.examples(40, many=many, seed=1), lambda *_: None)
-    model.space = model.space.with_thresholds(model.scores(train.texts), train.truth)
-    bundle.write(model, folder / "bundle", candidate=family, opset=17, digests={"comments": "md5"})
-    return model
-
-
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> tuple[models.Classifier, Path]:
     folder = tmp_path_factory.mktemp("bundled")
-    return made("e5", folder), folder / "bundle"
+    return tiny.bundled("e5", folder), folder / "bundle"
 
 
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("family", EXPORTABLE)
 def test_the_exported_graph_scores_as_pytorch_does(family: str, many: bool, tmp_path: Path) -> None:
-    model = made(family, tmp_path, many=many)
+    model = tiny.bundled(family, tmp_path, many=many)
     reference = model.scores(VALIDATION.texts)
     for variant, most in {"fp32": 1e-5, "optimised": 1e-5, "int8": 0.1}.items():
         predictor = Predictor.load(tmp_path / "bundle", variant=variant)

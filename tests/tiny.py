@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import models as tokenizer_models
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from undertone import bundle, models
 from undertone.labels import LabelSpace
 from undertone.models import Examples
 from undertone.params import BertSettings, E5Settings, Settings, TfidfSettings
@@ -18,7 +20,9 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 def base(folder: Path) -> Path:
     """A two-layer BERT with random weights and a whole-word tokenizer."""
     tokenizer = Tokenizer(
-        models.WordPiece({word: at for at, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]")
+        tokenizer_models.WordPiece(
+            {word: at for at, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]"
+        )
     )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -77,3 +81,13 @@ SETTINGS: dict[str, Settings] = {
         precision="fp32",
     ),
 }
+
+
+def bundled(family: str, folder: Path, *, many: bool = False) -> models.Classifier:
+    """A trained model, and its bundle in `folder`/bundle."""
+    model = models.create(SETTINGS[family], space(many=many), base=base(folder / "base"), seed=7)
+    train = examples(160, many=many)
+    model.fit(train, examples(40, many=many, seed=1), lambda *_: None)
+    model.space = model.space.with_thresholds(model.scores(train.texts), train.truth)
+    bundle.write(model, folder / "bundle", candidate=family, opset=17, digests={"comments": "md5"})
+    return model

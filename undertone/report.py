@@ -1,7 +1,11 @@
 """The results as one Markdown page, from the JSON that stages left; numbers only, never a text."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from undertone.errors import Problem
+from undertone.files import read_json
 
 Row = Sequence[object]
 
@@ -199,3 +203,30 @@ def _value(one: Mapping[str, float]) -> str:
 
 def _interval(one: Mapping[str, float]) -> str:
     return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+
+
+def embed(document: str, table: str) -> str:
+    """`document` with `table` between its leaderboard markers; `Problem` where it has none."""
+    start, end = "<!-- leaderboard -->\n", "<!-- /leaderboard -->"
+    before, found, rest = document.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise Problem(
+            "no leaderboard markers", where="README.md", remedy=f"Add {start.strip()} and {end}."
+        )
+    return f"{before}{start}\n{table}\n\n{end}{after}"
+
+
+def main() -> None:
+    """Put the stand-in's leaderboard into README.md (`make docs`)."""
+    folder = Path("reports/standin")
+    evaluated, latency, selection = (
+        read_json(folder / f"{name}.json") for name in ("evaluation", "latency", "selection")
+    )
+    readme = Path("README.md")
+    table = leaderboard(evaluated, latency, selection)
+    readme.write_text(embed(readme.read_text("utf-8"), table), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

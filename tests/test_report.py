@@ -1,0 +1,130 @@
+"""The page shows the numbers of the JSON files, and the README the stand-in's."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from undertone import evaluation, latency, report
+from undertone.errors import Problem
+from undertone.labels import LabelSpace
+
+SPACE = LabelSpace.of("c", ["a", "b"])
+
+
+def table(rows: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, rows)
+    gold = np.where(np.arange(rows) % 3 == 0, 1 - label, np.nan)  # gold says the contrary
+    return pd.DataFrame(
+        {
+            "id": [f"{at:03d}" for at in range(rows)],
+            "group": ["" if at % 5 else "x" for at in range(rows)],
+            "part": np.resize(["train", "validation", "test"], rows),
+            "label.a": label == 0,
+            "label.b": label == 1,
+            "gold.a": np.where(np.isnan(gold), np.nan, gold == 0),
+            "gold.b": np.where(np.isnan(gold), np.nan, gold == 1),
+        }
+    ).astype({f"{reference}.{label}": float for reference in ("label", "gold") for label in "ab"})
+
+
+def scores(rows: pd.DataFrame, *, right: float) -> pd.DataFrame:
+    a = np.where(rows["label.a"] == 1, right, 1 - right)
+    return pd.DataFrame({"id": rows["id"], "a": a, "b": 1 - a})
+
+
+def evaluated() -> dict:
+    rows = table()
+    judges = {
+        "good": (SPACE, scores(rows[::-1], right=0.9)),  # another order of rows
+        "bad": (SPACE, scores(rows, right=0.1)),
+    }
+    return evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
+
+
+def test_labels_and_gold_are_never_mixed() -> None:
+    rows = table()
+    rows.loc[rows["part"] == "test", ["gold.a", "gold.b"]] = [[0.0, 1.0]]
+    judges = {"good": (SPACE, scores(rows, right=0.9))}
+    found = evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
+    assert found["test"]["label"]["good"]["overall"]["accuracy"]["value"] == 1
+    share = (rows[rows["part"] == "test"]["label.b"] == 1).mean()
+    assert found["test"]["gold"]["good"]["overall"]["accuracy"]["value"] == pytest.approx(share)
+    assert found["test"]["gold"]["good"]["n"] == 20
+
+
+def test_a_candidate_is_chosen_on_validation_alone() -> None:
+    found = evaluated()
+    chosen = evaluation.select(found, ["bad"], "macro_f1")
+    assert (chosen["champion"], chosen["encoder"]) == ("good", "bad")
+    found["test"]["label"]["bad"]["overall"]["macro_f1"]["value"] = 2.0
+    assert evaluation.select(found, ["bad"], "macro_f1") == chosen
+    with pytest.raises(Problem, match="no candidate can be exported"):
+        evaluation.select(found, [], "macro_f1")
+
+
+def test_a_candidate_without_a_score_for_every_row_is_refused() -> None:
+    rows = table()
+    judges = {"short": (SPACE, scores(rows[:-1], right=0.9))}
+    with pytest.raises(Problem, match=r"scores of short: 1 of 20 rows have no score"):
+        evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
+
+
+def test_rows_below_the_majority_are_marked() -> None:
+    latencies = {"rows": [{"model": "good", "tokens": 12, "batch": 1, "p50_ms": 1.23}]}
+    chosen = {"champion": "good", "encoder": "good", "metric": "macro_f1"}
+    board = report.leaderboard(evaluated(), latencies, chosen).splitlines()
+    assert board[2].startswith("| **good** | champion, encoder | 1.000 | 1.000 [1.000, 1.000]")
+    assert board[2].endswith("| 1.2 |")
+    assert [line for line in board if "(below majority)" in line] == [
+        line for line in board if line.startswith("| bad |")
+    ]
+
+
+def test_a_missed_latency_target_is_said() -> None:
+    rows = [
+        {"model": "m", "tokens": length, "batch": 1, "p50_ms": 1.0, "p95_ms": p95}
+        for length, p95 in ((12, 2.0), (128, 9.0))
+    ]
+    assert latency.verdict(rows, "m", None) is None
+    assert latency.verdict(rows, "m", 10.0) == {"p95_ms": 10.0, "slowest_p95_ms": 9.0, "passed": True}
+    missed = latency.verdict(rows, "m", 5.0)
+    assert missed is not None
+    assert not missed["passed"]
+    assert latency.told(rows, "m", missed).endswith("target MISSED")
+
+
+def test_texts_of_a_length_have_that_length_and_differ() -> None:
+    texts = latency.texts_of(12, 10, lambda text: len(text.split()))
+    assert {len(text.split()) for text in texts} == {12}
+    assert len(set(texts)) == 10
+
+
+def test_every_runner_is_measured_at_every_length_and_batch() -> None:
+    seen: list[int] = []
+    rows = latency.measure(
+        {"one": lambda texts: seen.append(len(texts)), "two": lambda _: None},
+        {3: ["a b c"] * 4, 5: ["a b c d e"] * 4},
+        batches=[1, 8],
+        repeats=5,
+    )
+    found = {(row["model"], row["tokens"], row["batch"]) for row in rows}
+    assert len(rows) == len(found) == 8
+    assert set(seen) == {1, 8}
+    assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] for row in rows)
+
+
+def test_the_readme_shows_the_standins_leaderboard() -> None:
+    folder = Path("reports/standin")
+    board = report.leaderboard(
+        *(
+            json.loads((folder / f"{name}.json").read_text("utf-8"))
+            for name in ("evaluation", "latency", "selection")
+        )
+    )
+    readme = Path("README.md").read_text("utf-8")
+    assert board in readme, "run `make docs`"
+    assert report.embed(readme, board) == readme

@@ -1,0 +1,293 @@
+"""The whole pipeline, small, through real DVC and a real MLflow store, in a repository of its own."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("repro")]
+
+SMALL = {
+    "sample.rows": "500",
+    "sample.gold": "100",
+    "split.min_support": "3",
+    "bert.epochs": "1",
+    "bert.max_length": "32",
+    "e5.max_length": "32",
+    "evaluate.draws": "100",
+    "export.max_drop": "0.5",
+    "bench.repeats": "5",
+    "bench.lengths": "[12]",
+    "bench.batches": "[1]",
+}
+
+
+class Repository:
+    """A clone with its own DVC cache, MLflow store and tiny base."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    def ran(self, done: subprocess.CompletedProcess[str]) -> set[str]:
+        """The stages that ran, by what DVC printed."""
+        lines = done.stdout.splitlines()
+        return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Name and status of each MLflow run, oldest first."""
+        with sqlite3.connect(self.folder / "mlflow.db") as store:
+            return store.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
+
+    def json(self, name: str) -> dict:
+        content = json.loads((self.folder / name).read_text("utf-8"))
+        assert isinstance(content, dict)
+        return content
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name[:4] not in ("DVC_", "MLFL")}
+    return {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **{
+            f"GIT_{who}_{what}": "t@example.org"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        },
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """After one whole `dvc repro`, committed."""
+    folder = tmp_path_factory.mktemp("repository")
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listing.stdout.decode().split("\0")):
+        if (
+            (ROOT / name).is_file()
+            and not name.startswith(("reports/", "tests/"))
+            and name != "dvc.lock"
+        ):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    from dvc.utils.hydra import apply_overrides
+
+    base = tiny.base(tmp_path_factory.mktemp("tiny"))
+    small = {**SMALL, "bert.base": f"path:{base}", "e5.base": f"path:{base}"}
+    apply_overrides(folder / "params.yaml", [f"{key}={value}" for key, value in small.items()])
+    repository = Repository(folder)
+    repository.run("git", "init", "-q")
+    repository.run("git", "add", "-A")
+    repository.run("git", "commit", "-qm", "start")
+    done = repository.run("dvc", "repro")
+    assert "train@standin-bert" in repository.ran(done)
+    repository.run("git", "add", "-A")
+    repository.run("git", "commit", "-qm", "results")
+    return repository
+
+
+def test_everything_comes_out(repository: Repository) -> None:
+    metrics = repository.json("reports/standin/metrics.json")
+    assert set(metrics) == {"majority", "tfidf", "e5", "bert"}
+    for figures in metrics.values():
+        assert {"validation_macro_f1", "test_macro_f1", "test_accuracy"} <= set(figures)
+    manifest = repository.json("models/release/standin/manifest.json")
+    assert set(manifest["variants"]) == {"fp32", "optimised", "int8"}
+    assert all("parity" in variant for variant in manifest["variants"].values())
+    latency = repository.json("reports/standin/latency.json")
+    measured = {row["model"] for row in latency["rows"]}
+    assert measured == {"tfidf", "e5", "bert", "onnx-fp32", "onnx-optimised", "onnx-int8"}
+    assert (
+        (repository.folder / "reports/standin/report.md").read_text().startswith("# gender on standin")
+    )
+
+
+def test_every_row_is_accounted_for_from_the_workbook_to_the_split(repository: Repository) -> None:
+    rows = 500
+    for stage in ("ingest", "clean", "split"):
+        ledger = repository.json(f"reports/standin/rows/{stage}.json")
+        assert ledger["in"] == rows
+        rows = ledger["out"]
+        assert rows == ledger["in"] - sum(ledger["dropped"].values())
+    assert rows == sum(repository.json("reports/standin/split.json")["rows"].values())
+
+
+def test_no_word_of_a_comment_is_in_what_is_shared(repository: Repository) -> None:
+    texts = pd.read_parquet(repository.folder / "data/standin/comments.parquet")["text"]
+    canaries = [text.encode() for text in texts if len(text) > 40]
+    assert len(canaries) > 300
+    tracked = repository.run("git", "ls-files").stdout.splitlines()
+    shared = [repository.folder / name for name in tracked]
+    shared += [path for path in (repository.folder / "mlartifacts").rglob("*") if path.is_file()]
+    shared += [repository.folder / "mlflow.db"]
+    assert len(shared) > 80
+    for path in shared:
+        content = path.read_bytes()
+        assert not any(canary in content for canary in canaries), path
+
+
+def test_a_second_repro_does_nothing(repository: Repository) -> None:
+    before = repository.runs()
+    assert repository.ran(repository.run("dvc", "repro")) == set()
+    assert repository.runs() == before
+    assert repository.run("git", "status", "--short").stdout == ""
+
+
+def test_training_and_export_are_recorded_and_the_registry_serves(repository: Repository) -> None:
+    assert sorted(repository.runs()) == [
+        (name, "FINISHED")
+        for name in ("bert", "e5", "export-bert", "export-e5", "tfidf")
+        if (name, "FINISHED") in repository.runs()
+    ]
+    assert len(repository.runs()) == 4
+    program = """
+import mlflow, json
+from undertone import tracking
+mlflow.set_tracking_uri(tracking.uri())
+client = mlflow.MlflowClient()
+aliases = client.get_registered_model("gender").aliases
+rows = mlflow.pyfunc.load_model("models:/gender@champion").predict(["the pay is fair"])
+release = mlflow.pyfunc.load_model("models:/gender@release").predict(["the pay is fair"])
+print(json.dumps([sorted(aliases), list(rows.columns), list(release.columns)]))
+"""
+    aliases, columns, released = json.loads(
+        repository.run(sys.executable, "-c", program).stdout.splitlines()[-1]
+    )
+    assert aliases == ["bert", "champion", "e5", "release", "tfidf"]
+    assert columns == released == ["label", "positive", "mild", "negative", "irrelevant"]
+    assert not list((repository.folder / "mlartifacts").rglob("*.pkl"))
+
+
+def test_lineage_leads_from_the_champion_to_commit_data_and_commands(repository: Repository) -> None:
+    told = repository.run(
+        sys.executable, "-m", "undertone.cli", "lineage", "models:/gender@champion"
+    ).stdout
+    assert "git checkout" in told
+    assert "dvc pull" in told
+
+
+def test_the_command_line_scores_texts_and_files(repository: Repository) -> None:
+    cli = (sys.executable, "-m", "undertone.cli", "predict")
+    line = repository.run(*cli, "--text", "the pay is fair").stdout
+    answer = json.loads(line)
+    assert set(answer["scores"]) == {"positive", "mild", "negative", "irrelevant"}
+    (repository.folder / "in.csv").write_text("nr,said\n007,the pay is fair\n008,=1+1\n")
+    command = ("--file", "in.csv", "--column", "said", "--id", "nr", "--out", "out.parquet")
+    repository.run(*cli, *command)
+    table = pd.read_parquet(repository.folder / "out.parquet")
+    assert table["id"].tolist() == ["007", "008"]
+    assert table["labels"].iloc[0] == answer["labels"][0]
+    assert table["positive"].iloc[0] == pytest.approx(answer["scores"]["positive"])
+    for name in ("in.csv", "out.parquet"):
+        (repository.folder / name).unlink()
+
+
+def test_an_experiment_reruns_only_what_depends_on_its_parameter(repository: Repository) -> None:
+    done = repository.run("dvc", "exp", "run", "-S", "bert.epochs=2", "--name", "longer")
+    ran = repository.ran(done)
+    assert {"resolve", "train@standin-bert", "predict@standin-bert", "evaluate@standin"} <= ran
+    assert not ran & {
+        *("sample", "ingest@standin", "clean@standin", "split@standin", "bases@bert"),
+        *("train@standin-tfidf", "train@standin-e5", "predict@standin-tfidf", "predict@standin-e5"),
+    }
+    assert "longer-bert" in [name for name, _ in repository.runs()]
+    repository.run("git", "checkout", "-q", ".")
+    repository.run("dvc", "checkout", "-q")
+
+
+def test_an_experiment_in_a_temporary_copy_reaches_the_same_store(repository: Repository) -> None:
+    repository.run("dvc", "exp", "run", "--temp", "-S", "tfidf.c=2.0", "--name", "aside")
+    assert "aside-tfidf" in [name for name, _ in repository.runs()]
+    assert not list((repository.folder / ".dvc/tmp/exps").rglob("mlflow.db"))
+
+
+def test_another_source_and_back_reruns_nothing_and_loses_nothing(repository: Repository) -> None:
+    raw = repository.folder / "data/raw/private"
+    raw.mkdir()
+    table = pd.read_excel(
+        repository.folder / "data/raw/standin/comments.xlsx", dtype=str, sheet_name="first half"
+    )
+    table[table["comment"].notna()][["comment", "label"]].to_excel(raw / "own.xlsx", index=False)
+    repository.run("dvc", "add", "-q", "data/raw/private")
+    repository.run("dvc", "repro", "-q", "split@standin")  # the pointer is no stage's business
+    done = repository.run("dvc", "exp", "run", "-S", "data.source=private", "--name", "own")
+    assert "train@private-bert" in repository.ran(done)
+    repository.run("git", "add", "-A")
+    repository.run("git", "commit", "-qm", "private results")
+    assert not repository.run("git", "ls-files", "data/private", "models/release").stdout
+    for source in ("standin", "private", "standin"):
+        lock = (repository.folder / "dvc.lock").read_text()
+        done = repository.run("dvc", "exp", "run", "-S", f"data.source={source}")
+        assert repository.ran(done) == set()
+        assert (repository.folder / "dvc.lock").read_text() == lock
+    changed = repository.run("git", "status", "--short").stdout.split()
+    assert changed in ([], ["M", "params.yaml"])
+
+
+def test_a_source_that_is_not_here_is_one_polite_line(repository: Repository) -> None:
+    done = repository.run(
+        "dvc", "exp", "run", "-S", "data.source=swsr", "-S", "data.codebook=swsr", check=False
+    )
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("locate: ")]
+    assert len(told) == 1
+    assert "the owner of this repository" in told[0]
+    assert "data.source=standin" in told[0]
+    repository.run("git", "checkout", "-q", ".")
+
+
+def test_a_killed_training_leaves_no_model_and_the_next_run_is_clean(repository: Repository) -> None:
+    repository.run("dvc", "repro", "-q")
+    shutil.rmtree(repository.folder / "models/candidates/standin/bert")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "stages.train", "--source", "standin", "--candidate", "bert"),
+            *("--recipe", "models/recipes/bert/recipe.json", "--base", "models/bases/bert"),
+            *("--codebook", "codebooks/gender.yaml", "--comments", "data/standin/split.parquet"),
+            *("--out", "models/candidates/standin/bert"),
+        ],
+        cwd=repository.folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while "RUNNING" not in dict(repository.runs()).values() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "RUNNING" in dict(repository.runs()).values()
+    assert not (repository.folder / "models/candidates/standin/bert").exists()
+    repository.run("dvc", "repro")
+    assert repository.run("git", "status", "--short").stdout == ""
+    repository.run("dvc", "repro", "-f", "-s", "train@standin-tfidf")
+    statuses = [status for _, status in repository.runs()]
+    assert "RUNNING" not in statuses
+    assert "KILLED" in statuses

@@ -63,9 +63,9 @@ def examples(rows: int, *, many: bool = False, seed: int = 0) -> Examples:
 
 
 SETTINGS: dict[str, Settings] = {
-    "tfidf": TfidfSettings(analyzer="word", ngrams=(1, 2), features=4096, c=4.0, class_weights=True),
+    "tfidf": TfidfSettings(analyzer="word", ngrams=(1, 2), features=4096, c=4.0, class_weights="sqrt"),
     "e5": E5Settings(
-        base="path:tiny", pooling="mean", prefix="", max_length=32, c=4.0, class_weights=True
+        base="path:tiny", pooling="mean", prefix="", max_length=32, c=4.0, class_weights="sqrt"
     ),
     "bert": BertSettings(
         base="path:tiny",
@@ -77,7 +77,7 @@ SETTINGS: dict[str, Settings] = {
         warmup=0.1,
         weight_decay=0.01,
         patience=2,
-        class_weights=True,
+        class_weights="sqrt",
         precision="fp32",
     ),
 }

@@ -16,7 +16,9 @@ from undertone.errors import Problem
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it complains that `kernels` is absent
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
+    logging.ERROR
+)  # it complains that `kernels` is absent
 
 BUDGET = 2048  # tokens a batch: fills two cores' caches; larger batches of short texts gain nothing
 

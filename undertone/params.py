@@ -17,6 +17,10 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 
 
+# what a label's rows weigh in training: alike, or the more the fewer there are (the ratio, or its root)
+ClassWeights = Literal["none", "sqrt", "balanced"]
+
+
 class Section(BaseModel):
     """A section of params.yaml: no unknown key, no value of another type, no NaN."""
 
@@ -124,7 +128,7 @@ class TfidfSettings(Section):
     ngrams: tuple[Positive, Positive] = Field(strict=False)
     features: Annotated[int, Field(ge=2**10, le=2**24)]
     c: Annotated[float, Field(gt=0)]
-    class_weights: bool
+    class_weights: ClassWeights
 
     @property
     def base(self) -> None:
@@ -141,7 +145,7 @@ class E5Settings(Section):
     prefix: str
     max_length: Annotated[int, Field(ge=8, le=8192)]
     c: Annotated[float, Field(gt=0)]
-    class_weights: bool
+    class_weights: ClassWeights
 
 
 class BertSettings(Section):
@@ -158,7 +162,7 @@ class BertSettings(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     patience: Positive
-    class_weights: bool
+    class_weights: ClassWeights
     precision: Literal["auto", "bf16", "fp32"]
 
 

@@ -24,9 +24,10 @@ from transformers import (
 )
 
 from undertone import encoder, metrics
+from undertone.heads import class_weights
 from undertone.labels import Flags, LabelSpace, Scores
 from undertone.models import Examples, Graph, Log
-from undertone.params import BertSettings, Settings
+from undertone.params import BertSettings, ClassWeights, Settings
 
 
 class Model:
@@ -85,7 +86,7 @@ class Model:
                 callbacks=[EarlyStoppingCallback(own.patience), _Curves(log)],
             )
             trainer.remove_callback(_printer())
-            trainer.loss_weights = _loss_weights(train.truth, self.space) if own.class_weights else None
+            trainer.loss_weights = _loss_weights(train.truth, self.space, own.class_weights)
             trainer.train()
             # training wraps `forward` in bf16 autocast; what is measured is what will be saved
             self._model = trainer.accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
@@ -140,7 +141,7 @@ class Model:
 
 
 class _WeightedTrainer(Trainer):  # type: ignore[misc]
-    loss_weights: torch.Tensor | None = None
+    loss_weights: torch.Tensor  # [labels]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
@@ -148,7 +149,7 @@ class _WeightedTrainer(Trainer):  # type: ignore[misc]
         given = inputs.pop("labels")
         outputs = model(**inputs)
         logits = outputs.logits.float()
-        weights = None if self.loss_weights is None else self.loss_weights.to(logits.device)
+        weights = self.loss_weights.to(logits.device)
         if given.ndim == 2:
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits, given.float(), pos_weight=weights
@@ -183,13 +184,14 @@ def _printer() -> type[TrainerCallback]:
     return PrinterCallback  # type: ignore[no-any-return]
 
 
-def _loss_weights(truth: Flags, space: LabelSpace) -> torch.Tensor:
-    """For one label a text n / (labels x count), as scikit-learn's `balanced`; for many labels the
-    square root of negatives / positives: the whole ratio trades too much precision for recall."""
-    counts = np.maximum(truth.sum(axis=0), 1)
+def _loss_weights(truth: Flags, space: LabelSpace, kind: ClassWeights) -> torch.Tensor:
+    """What a row of each label weighs; for many labels what its presence weighs against absence."""
     if space.many:
-        return torch.tensor(np.sqrt((len(truth) - counts) / counts), dtype=torch.float32)
-    return torch.tensor(len(truth) / (len(counts) * counts), dtype=torch.float32)
+        pairs = [class_weights(np.stack([~one, one], axis=1), kind) for one in truth.T]
+        weights = np.array([present / absent for absent, present in pairs])
+    else:
+        weights = class_weights(truth, kind)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def _activated(logits: Any, space: LabelSpace) -> Scores:

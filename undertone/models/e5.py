@@ -26,7 +26,7 @@ class Model:
         self._model = encoder.PooledClassifier(
             encoder.load_backbone(base), len(space.labels), pooling=settings.pooling, normalise=True
         ).eval()
-        self._head = LogisticHead(space.many, c=settings.c, balanced=settings.class_weights, seed=seed)
+        self._head = LogisticHead(space.many, c=settings.c, weights=settings.class_weights, seed=seed)
 
     def fit(self, train: Examples, validation: Examples, log: Log) -> None:
         self._head.fit(self._embed(train.texts), train.truth)

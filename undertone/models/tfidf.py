@@ -27,7 +27,7 @@ class Model:
         assert base is None
         self.settings: Settings = settings
         self.space = space
-        self._head = LogisticHead(space.many, c=settings.c, balanced=settings.class_weights, seed=seed)
+        self._head = LogisticHead(space.many, c=settings.c, weights=settings.class_weights, seed=seed)
         self._columns: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._idf: NDArray[np.float64] = np.empty(0)
         self._hash = HashingVectorizer(

@@ -85,6 +85,11 @@ def test_every_fault_of_a_codebook_is_told_at_once(tmp_path: Path) -> None:
         assert any(fault in line for line in lines)
 
 
+def test_a_label_named_like_a_column_of_the_scores_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="'id' is the name of another column"):
+        read(tmp_path, TWO_LABELS.replace("id: sure", "id: id"))
+
+
 def test_one_label_is_no_codebook(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="labels"):
         read(tmp_path, TWO_LABELS.partition("- id: sure")[0])

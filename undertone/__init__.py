@@ -1,5 +1,6 @@
 """Private comments in Excel to a registered, quantised text classifier."""
 
+import logging
 import os
 
 # Libraries that would report home, or log to whatever tracker is installed, are told not to before
@@ -12,3 +13,6 @@ for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# it warns at every import that `kernels`, which would download code, is absent
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

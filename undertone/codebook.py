@@ -11,6 +11,9 @@ from undertone.params import read_yaml, validated
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
+RESERVED = ("id", "label", "labels")
+
+
 class Label(BaseModel):
     """One label: `id` names columns and files, `code` stands for it in an answer or a sheet."""
 
@@ -21,6 +24,13 @@ class Label(BaseModel):
     code: str | None = None
     aliases: list[str] = []
     examples: list[str] = []
+
+    @field_validator("id")
+    @classmethod
+    def _is_no_other_column(cls, value: str) -> str:
+        if value in RESERVED:
+            raise ValueError(f"'{value}' is the name of another column of the score tables")
+        return value
 
     @field_validator("code", mode="before")
     @classmethod

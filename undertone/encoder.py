@@ -1,6 +1,5 @@
 """Pretrained encoders: loading them safely, pooling, and running them over texts of any length."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,6 @@ from undertone.errors import Problem
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
-    logging.ERROR
-)  # it complains that `kernels` is absent
 
 BUDGET = 2048  # tokens a batch: fills two cores' caches; larger batches of short texts gain nothing
 

@@ -40,3 +40,8 @@ def store(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copyfile(template, root / "mlflow.db")
     monkeypatch.chdir(root)
     return root
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole-pipeline tests first: the other worker does the rest meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

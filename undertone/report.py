@@ -45,7 +45,7 @@ def page(
         f"`dvc repro` wrote them: `reports/{source}/evaluation.json` (stage evaluate), "
         f"`selection.json` (select), `latency.json` (bench), `split.json` and `rows/` (ingest, clean, "
         f"split), `models/release/{source}/manifest.json` (export). Intervals are 95 % percentile "
-        f"bootstrap intervals over authors.",
+        f"bootstrap intervals; the rows of a group (an author) are drawn together.",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -77,12 +77,11 @@ def leaderboard(
                 _value(validation[name]["overall"]["macro_f1"]),
                 _interval(test[name]["overall"]["macro_f1"]),
                 _interval(accuracy) + below,
-                _interval(gold[name]["overall"]["macro_f1"]) if gold else "",
+                *([_interval(gold[name]["overall"]["macro_f1"])] if gold else []),
                 f"{speed[name]:.1f}" if name in speed else "",
             )
         )
     n = test["majority"]["n"]
-    gold_n = f" (n={gold['majority']['n']:,})" if gold else ""
     return _table(
         (
             "candidate",
@@ -90,7 +89,7 @@ def leaderboard(
             f"macro-F1, validation (n={validation['majority']['n']:,})",
             f"macro-F1, test (n={n:,})",
             "accuracy, test",
-            f"macro-F1, gold{gold_n}",
+            *([f"macro-F1, gold (n={gold['majority']['n']:,})"] if gold else []),
             f"ms a text ({length} tokens)",
         ),
         lines,
@@ -105,7 +104,7 @@ def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> list[
     ]
     sections = [
         f"## evaluate: {champion} against the {title} (test, n={found['n']:,}, "
-        f"{found['groups']:,} authors)",
+        f"{found['groups']:,} groups)",
         _table(("label", "rows", "precision", "recall", "F1"), lines),
     ]
     if found["confusion"] is not None:

@@ -18,7 +18,7 @@ def main(params: Params, *, out: Path) -> str:
             if settings.base is not None:
                 check_name(settings.base)
             family = Path(f"undertone/models/{settings.family}.py")
-            reached = code.reached(family) - COMMON
+            reached = code.reached(family) - COMMON - code.PLUMBING
             write_json(folder / name / "base.json", {"base": settings.base})
             Recipe(name, settings, code.digest({family, *reached})).save(folder / name / "recipe.json")
     return f"{len(candidates)} candidates: {', '.join(candidates)}"

@@ -103,3 +103,8 @@ def test_a_missing_codebook_is_one_line(tmp_path: Path) -> None:
 def test_the_label_space_keeps_the_order_of_the_file(tmp_path: Path) -> None:
     space = read(tmp_path, TWO_LABELS).space
     assert (space.labels, space.names, space.many) == (("not_sure", "sure"), ("Not sure", "Sure"), False)
+
+
+def test_two_labels_of_one_id_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="two labels have the same id"):
+        read(tmp_path, TWO_LABELS.replace("id: sure", "id: not_sure"))

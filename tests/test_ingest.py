@@ -66,11 +66,11 @@ def test_the_table_has_every_column_that_the_source_names(tmp_path: Path) -> Non
 
 
 def test_without_an_id_column_a_row_is_known_by_its_place(tmp_path: Path) -> None:
-    assert comments(tmp_path, "text|b\na|\nb|")[0]["id"].tolist() == ["c-2", "c-3"]
+    assert comments(tmp_path, "text|b\na|\nb|")[0]["id"].tolist() == ["c.csv-2", "c.csv-3"]
     with xlsxwriter.Workbook(tmp_path / "d.xlsx") as book:
         book.add_worksheet("评论").write_column(0, 0, ["text", "a"])
     source = Source(text="text", files=["*.xlsx"])
-    assert ingest.comments(tmp_path, source, "lab", codebook())[0]["id"].tolist() == ["d-评论-2"]
+    assert ingest.comments(tmp_path, source, "lab", codebook())[0]["id"].tolist() == ["d.xlsx-评论-2"]
 
 
 @pytest.mark.parametrize(
@@ -278,3 +278,21 @@ def test_real_tables_come_in_whole(
     other = pd.read_csv if file.endswith(".csv") else pd.read_excel
     expected = other(REAL / file, dtype=str, keep_default_na=False, na_filter=False)
     assert (table["text"].to_numpy() == expected[source.text].to_numpy()).all()
+
+
+def test_a_first_row_that_holds_comments_is_never_shown(tmp_path: Path) -> None:
+    canary = "zq10293847561kx my boss said so"
+    (tmp_path / "c.csv").write_text(f"u1,{canary}\nu2,fine\n", "utf-8")
+    with pytest.raises(Problem) as caught:
+        ingest.comments(tmp_path, Source(text="comment"), "private", codebook())
+    assert "row 1 has 2 cells and doesn't look like a header" in str(caught.value)
+    assert "zq1029" not in str(caught.value)
+
+
+def test_a_lone_carriage_return_never_cuts_a_text_in_two(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_bytes(b"text\nline one\rline two\n")
+    with pytest.raises(Problem, match="a carriage return within a line"):
+        ingest.comments(tmp_path, Source(text="text"), "private", codebook())
+    (tmp_path / "c.csv").write_bytes(b'text\n"line one\rline two"\n')
+    table, _, _ = ingest.comments(tmp_path, Source(text="text"), "private", codebook())
+    assert table["text"].tolist() == ["line one\rline two"]

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from undertone import tables
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
 
@@ -53,3 +55,10 @@ def test_a_saved_space_comes_back_equal(tmp_path: Path) -> None:
     space = MANY.with_thresholds(np.array([[0.123456789, 0.2, 0.3]]), np.ones((1, 3), dtype=bool))
     space.save(tmp_path / "labels.json")
     assert LabelSpace.load(tmp_path / "labels.json") == space
+
+
+def test_scores_keep_their_side_of_a_threshold_in_a_table() -> None:
+    scores = np.array([[0.3 + 1e-9, 0.3, 0.1]])
+    table = tables.scores_table(pd.Series(["1"]), scores, MANY)
+    kept = tables.scores_of(table, pd.Series(["1"]), MANY, where="scores")
+    np.testing.assert_array_equal(kept, scores)

@@ -94,3 +94,9 @@ def test_no_rows_are_refused() -> None:
     none = np.zeros((0, 2), dtype=bool)
     with pytest.raises(Problem, match="no rows to evaluate"):
         evaluated(none, none, many=False)
+
+
+def test_a_perfect_classifier_has_a_perfect_interval_though_some_draws_miss_a_label() -> None:
+    truth = np.eye(4, dtype=bool)[np.repeat(range(4), [12, 40, 2, 37])]
+    f1 = evaluated(truth, truth, many=False)["overall"]["macro_f1"]
+    assert f1 == {"value": 1.0, "low": 1.0, "high": 1.0}

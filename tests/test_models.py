@@ -124,6 +124,22 @@ def test_a_family_that_says_it_can_be_exported_has_a_graph(family: str, base: Pa
     assert isinstance(model, Exportable) == FAMILIES[family].exportable
 
 
+@pytest.mark.parametrize("family", ["e5", "bert"])
+def test_more_tokens_than_the_base_has_positions_for_are_refused(family: str, base: Path) -> None:
+    settings = tiny.SETTINGS[family].model_copy(update={"max_length": 65})
+    with pytest.raises(Problem, match="max_length is 65, but the base reads at most 64 tokens"):
+        models.create(settings, tiny.space(), base=base, seed=7)
+
+
+def test_training_leaves_nothing_on_disk(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    fitted("bert", base)
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="no model here"):
         models.load(tmp_path)

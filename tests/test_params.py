@@ -60,6 +60,10 @@ def test_dvc_rewrites_the_shipped_file_without_a_change(tmp_path: Path) -> None:
         ("+models.bert.lr=-1", "params.yaml: models.bert.lr is -1, must be above 0"),
         ("+models.bert.rank=8", "params.yaml: models.bert.rank is not a known key"),
         ("data.source=nowhere", "params.yaml: data.source is 'nowhere', must be one of standin"),
+        ("seed=-1", "params.yaml: seed is -1, must be at least 0"),
+        ("tfidf.ngrams=[3,1]", "params.yaml: tfidf: ngrams go from the shorter to the longer"),
+        ("+models.majority={family: tfidf}", "params.yaml: models.majority: the name means something"),
+        ("+ingest.private.delimiter=tab", "params.yaml: ingest.private.delimiter is 'tab'"),
         ("~bert.lr", "params.yaml: bert.lr is missing"),
     ],
 )

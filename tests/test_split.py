@@ -347,3 +347,10 @@ def test_goemotions_loses_the_training_rows_that_stand_in_its_test_part() -> Non
     # More than the exact ones: the source repeats short remarks with other punctuation.
     again = cleaned.query("part == 'train'")["text"].isin(texts["test"]).sum()
     assert again < ledger.dropped["repeats a test row"] < 600
+
+
+def test_one_author_in_two_spellings_is_one_author() -> None:
+    table = pd.DataFrame({"group": ["Ann", "ann ", "ＡＮＮ", "Bo", ""], "repeat": range(5)})
+    numbers = split.units(table).tolist()
+    assert numbers[0] == numbers[1] == numbers[2]
+    assert len(set(numbers)) == 3

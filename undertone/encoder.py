@@ -1,5 +1,6 @@
 """Pretrained encoders: loading them safely, pooling, and running them over texts of any length."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def bf16() -> bool:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer in `folder`; `Problem` where there is only a slow one, which can't be
     released: a bundle runs on the tokenizers library alone."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise Problem(
             "no fast tokenizer",
@@ -102,6 +103,7 @@ class PooledClassifier(torch.nn.Module):
         self.backbone = backbone
         self.config = backbone.config
         self.linear = torch.nn.Linear(backbone.config.hidden_size, labels)
+        self._takes = set(inspect.signature(backbone.forward).parameters)
         self._pooling = pooling
         self._normalise = normalise
         self._dropout = 0.0 if normalise else 0.1
@@ -116,7 +118,9 @@ class PooledClassifier(torch.nn.Module):
 
     def embed(self, **inputs: Any) -> torch.Tensor:
         """Sentence vectors [n, width], of length one where the head was fitted on such."""
-        states = self.backbone(**inputs).last_hidden_state
+        # a tokenizer may make token types that its model doesn't take
+        taken = {name: value for name, value in inputs.items() if name in self._takes}
+        states = self.backbone(**taken).last_hidden_state
         vectors = pooled(states, inputs["attention_mask"], self._pooling)
         return torch.nn.functional.normalize(vectors, dim=-1) if self._normalise else vectors
 
@@ -129,9 +133,25 @@ class PooledClassifier(torch.nn.Module):
         return SequenceClassifierOutput(logits=self.linear(dropped))
 
 
-def load_backbone(folder: Path) -> Any:
-    """The encoder in `folder`, fp32, on this machine's device; safetensors only, no code."""
+def load_backbone(folder: Path, *, max_length: int) -> Any:
+    """The encoder in `folder`, fp32, on this machine's device; safetensors only, no code.
+
+    `Problem` where it has fewer positions than `max_length` tokens.
+    """
     backbone = AutoModel.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
     )
+    positions = getattr(backbone.config, "max_position_embeddings", None) or max_length
+    if backbone.config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= 2  # these count from the padding token on
+    if max_length > positions:
+        raise Problem(
+            f"max_length is {max_length}, but the base reads at most {positions} tokens",
+            where="params.yaml",
+            remedy=f"Set max_length to {positions} or less.",
+        )
     return backbone.eval().to(device())

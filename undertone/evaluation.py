@@ -9,6 +9,7 @@ import pandas as pd
 from undertone import metrics, tables
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
+from undertone.text import same_name
 
 Judges = Mapping[str, tuple[LabelSpace, pd.DataFrame]]  # name → its thresholds, its scores
 
@@ -94,5 +95,5 @@ def told(evaluated: Mapping[str, Any]) -> str:
 
 def _groups(rows: pd.DataFrame) -> Any:
     # a row without an author is drawn by itself
-    own = rows["group"].where(rows["group"].notna() & (rows["group"] != ""), "\0" + rows["id"])
-    return pd.factorize(own)[0].astype(np.int64)
+    names = rows["group"].fillna("").map(same_name)
+    return pd.factorize(names.where(names != "", "\0" + rows["id"]))[0].astype(np.int64)

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     listing = (
         _git("ls-files", "-z")
         if "--tracked" in arguments
-        else _git("diff", "--cached", "--name-only", "--diff-filter=ACMR", "-z")
+        else _git("diff", "--cached", "--name-only", "--diff-filter=ACMRT", "-z")
     )
     found = faults(":", [path for path in listing.decode().split("\0") if path])
     for line in found:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -107,7 +107,7 @@ def _described(cells: pd.DataFrame, source: Source) -> tuple[pd.DataFrame, list[
     else:
         ids = pd.Series(
             [
-                "-".join([PurePosixPath(file).stem, *([sheet] if sheet else []), str(row)])
+                "-".join([file, *([sheet] if sheet else []), str(row)])
                 for file, sheet, row in zip(cells["file"], cells["sheet"], cells["row"], strict=True)
             ],
             index=cells.index,

@@ -5,6 +5,7 @@ negatives) and of the number of texts that are wholly right. The bootstrap draws
 whose comments count together, so a thousand draws are one matrix product.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,8 +50,13 @@ def evaluate(
     weights = rng.multinomial(units, np.full(units, 1 / units), size=draws).astype(np.float64)
     labels = truth.shape[1]
     value = _summary(by_group.sum(axis=0), len(truth), labels)
-    drawn = _summary(weights @ by_group, weights @ rows_by_group, labels)
-    spread = {name: np.percentile(drawn[name], (2.5, 97.5), axis=0) for name in value}
+    # a draw without any row of a label says nothing of that label, least of all that its F1 is 0
+    drawn = _summary(weights @ by_group, weights @ rows_by_group, labels, absent=np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a label that no draw holds
+        spread = {
+            name: np.nan_to_num(np.nanpercentile(drawn[name], (2.5, 97.5), axis=0)) for name in value
+        }
 
     def shown(name: str, label: int | None = None) -> dict[str, float]:
         at: Any = () if label is None else (label,)
@@ -100,22 +106,25 @@ def _counts(truth: Flags, decided: Flags) -> Counts:
     return np.hstack([hit, false, missed, right, wrong]).astype(np.float64)
 
 
-def _summary(counts: Counts, rows: Any, labels: int) -> Mapping[str, Any]:
+def _summary(counts: Counts, rows: Any, labels: int, absent: float = 0.0) -> Mapping[str, Any]:
+    """`absent`: what the figures of a label without any row, true or decided, are taken to be."""
     tp, fp, fn = (counts[..., part * labels : (part + 1) * labels] for part in range(3))
     right, wrong = counts[..., 3 * labels], counts[..., 3 * labels + 1]
     precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
     f1 = _ratio(2 * tp, 2 * tp + fp + fn)
+    nowhere = tp + fp + fn == 0
+    precision, recall, f1 = (np.where(nowhere, absent, one) for one in (precision, recall, f1))
     support = tp + fn
     share = _ratio(support, support.sum(axis=-1, keepdims=True))
     total = tp.sum(axis=-1), fp.sum(axis=-1), fn.sum(axis=-1)
     return {
         "accuracy": _ratio(right, rows),  # for many labels: subset accuracy
         "hamming_loss": _ratio(wrong, np.asarray(rows) * labels),
-        "macro_precision": precision.mean(axis=-1),
-        "macro_recall": recall.mean(axis=-1),
-        "macro_f1": f1.mean(axis=-1),
+        "macro_precision": np.nanmean(precision, axis=-1),
+        "macro_recall": np.nanmean(recall, axis=-1),
+        "macro_f1": np.nanmean(f1, axis=-1),
         "micro_f1": _ratio(2 * total[0], 2 * total[0] + total[1] + total[2]),
-        "weighted_f1": (share * f1).sum(axis=-1),
+        "weighted_f1": (share * np.nan_to_num(f1)).sum(axis=-1),
         "precision": precision,
         "recall": recall,
         "f1": f1,

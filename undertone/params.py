@@ -1,5 +1,6 @@
 """params.yaml as one frozen, typed tree: every fault of the file is told at once."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -7,12 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from undertone.errors import Problem
 
 Model = TypeVar("Model", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]  # part of a path and of a stage's name
+SourceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # train@<source>-<candidate>
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -32,7 +35,7 @@ class Section(BaseModel):
 class Data(Section):
     """Which data the pipeline runs on, and with which codebook."""
 
-    source: Name
+    source: SourceName
     codebook: Name
     contact: str  # whom to ask for access to a source that isn't here
 
@@ -40,7 +43,7 @@ class Data(Section):
 class Sample(Section):
     """The stand-in workbook; `seed` is apart from `params.seed`, as the data are not the training's."""
 
-    seed: int
+    seed: Seed
     codebook: Name
     rows: Annotated[int, Field(ge=100)]
     gold: Annotated[int, Field(ge=0)]
@@ -83,7 +86,7 @@ class Source(Section):
     sheets: list[str] | Literal["all"] | None = None
     header: Positive = 1
     encoding: str = "utf-8"
-    delimiter: str | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     id: str | None = None
     text: str
     group: str | None = None
@@ -106,7 +109,7 @@ class Split(Section):
     """Sizes of the parts where the table names none; `seed` is apart from `params.seed`, so that
     the test part stays what it is when the training seed changes."""
 
-    seed: int
+    seed: Seed
     validation: Fraction
     test: Fraction
     min_support: Positive
@@ -125,7 +128,7 @@ class TfidfSettings(Section):
     exportable: ClassVar[bool] = False
     family: Literal["tfidf"] = "tfidf"
     analyzer: Literal["word", "char"]
-    ngrams: tuple[Positive, Positive] = Field(strict=False)
+    ngrams: tuple[Positive, Positive] = Field(strict=False)  # from, to
     features: Annotated[int, Field(ge=2**10, le=2**24)]
     c: Annotated[float, Field(gt=0)]
     class_weights: ClassWeights
@@ -133,6 +136,12 @@ class TfidfSettings(Section):
     @property
     def base(self) -> None:
         return None
+
+    @model_validator(mode="after")
+    def _ngrams_ascend(self) -> "TfidfSettings":
+        if self.ngrams[0] > self.ngrams[1]:
+            raise ValueError("ngrams go from the shorter to the longer")
+        return self
 
 
 class E5Settings(Section):
@@ -190,7 +199,7 @@ class Export(Section):
     """`max_drop`: the largest macro-F1 that a quantised encoder may lose on validation."""
 
     max_drop: Annotated[float, Field(ge=0, le=1)]
-    opset: Annotated[int, Field(ge=14)]
+    opset: Annotated[int, Field(ge=14, le=20)]
 
 
 class Bench(Section):
@@ -206,10 +215,10 @@ class Bench(Section):
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: int
+    seed: Seed
     data: Data
     sample: Sample
-    ingest: dict[Name, Source]
+    ingest: dict[SourceName, Source]
     clean: Clean
     split: Split
     models: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
@@ -252,6 +261,9 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     return params
 
 
+_RESERVED = re.compile(r"majority|champion|release|latest|v\d+|onnx-.*")
+
+
 def _entry_problems(content: Mapping[str, Any], where: str) -> list[Problem]:
     """The faults of what the entries of `models` override; those of the sections are told as theirs."""
     entries = content.get("models")
@@ -259,6 +271,9 @@ def _entry_problems(content: Mapping[str, Any], where: str) -> list[Problem]:
     for name, entry in entries.items() if isinstance(entries, Mapping) else ():
         if not isinstance(entry, Mapping):
             continue
+        if _RESERVED.fullmatch(str(name)):
+            what = f"models.{name}: the name means something else in reports and in the registry"
+            problems.append(Problem(what, where=where, remedy="Choose another."))
         family = str(entry.get("family"))
         section = content.get(family)
         if family not in FAMILIES:
@@ -290,6 +305,8 @@ def read_yaml(path: Path) -> object:
         raise Problem(f"not valid YAML: {error.problem}", where=f"{path}{line}") from None
     except UnicodeDecodeError:
         raise Problem("not UTF-8", where=str(path)) from None
+    except YAMLError as error:
+        raise Problem(f"not valid YAML ({type(error).__name__})", where=str(path)) from None
 
 
 def validated(model: type[Model], content: object, *, where: str) -> Model:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -17,6 +18,10 @@ from undertone.errors import Problem
 MAX_FIELD = 10_000_000  # characters
 
 
+_QUOTED = re.compile('"[^"]*"')
+_LONE_CR = re.compile("\r(?!\n)")
+
+
 def read_delimited(path: Path, where: str, wanted: Wanted, encoding: str, delimiter: str) -> Grid:
     """The wanted columns of a CSV or TSV file (RFC 4180); row numbers are those Excel would show."""
     place = Place(where)
@@ -26,6 +31,12 @@ def read_delimited(path: Path, where: str, wanted: Wanted, encoding: str, delimi
             "its last line has no end, as in a file that was cut off",
             where=where,
             remedy="Copy it again; if it is complete, end it with a line break.",
+        )
+    if "\n" in text and _LONE_CR.search(_QUOTED.sub("", text)):
+        raise Problem(
+            "a carriage return within a line, which would cut a text in two",
+            where=where,
+            remedy="Quote the fields that hold line breaks.",
         )
     limit = csv.field_size_limit(MAX_FIELD)
     try:

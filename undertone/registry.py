@@ -29,6 +29,7 @@ from undertone.errors import Problem
 from undertone.files import md5
 from undertone.labels import LabelSpace, Scores
 from undertone.predictor import MANIFEST, Predictor, read_manifest
+from undertone.text import cleaned
 
 Role = Literal["candidate", "release"]
 RESERVED = ("champion", "release", "latest")
@@ -224,7 +225,7 @@ class Pyfunc:
         """
         del params
         space = self._judge.space
-        scores = self._judge.scores(texts_of(model_input))
+        scores = self._judge.scores([cleaned(text) for text in texts_of(model_input)])
         table = pd.DataFrame(scores, columns=list(space.labels))
         decided = [
             ";".join(label for label, yes in zip(space.labels, flags, strict=True) if yes)

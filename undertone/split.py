@@ -19,6 +19,7 @@ from undertone.errors import Problem
 from undertone.labels import LabelSpace
 from undertone.ledger import Ledger
 from undertone.repeats import numbered
+from undertone.text import same_name
 
 Numbers = NDArray[np.int64]
 Counts = NDArray[np.int64]  # [n, labels], or one more column for rows without any of the labels
@@ -78,7 +79,8 @@ def units(table: pd.DataFrame, *, across_authors: bool = True) -> Numbers:
     """
     length = len(table)
     repeats = pd.factorize(table["repeat"])[0]
-    authors = pd.factorize(table["group"].replace("", None))[0]  # -1: unknown
+    names = table["group"].fillna("").map(same_name)
+    authors = pd.factorize(names.replace("", None))[0]  # -1: unknown
     written = np.flatnonzero(authors >= 0)
     repeated = np.arange(length) if across_authors else np.flatnonzero(authors < 0)
     rows = np.concatenate([repeated, written])

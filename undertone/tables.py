@@ -65,7 +65,7 @@ def judged(table: pd.DataFrame, reference: Reference, space: LabelSpace) -> NDAr
 def scores_table(ids: "pd.Series[str]", scores: Scores, space: LabelSpace) -> pd.DataFrame:
     """A table of scores; `Problem` where they don't fit the label space."""
     space.check(scores)
-    table = pd.DataFrame(scores.astype(np.float32), columns=list(space.labels))
+    table = pd.DataFrame(scores, columns=list(space.labels))
     table.insert(0, "id", ids.to_numpy())
     return table
 

@@ -38,6 +38,11 @@ def cleaned(raw: str) -> str:
     return unicodedata.normalize("NFC", "\n".join(line for line in lines if line))
 
 
+def same_name(name: str) -> str:
+    """What two spellings of one person's name have in common: case, width and blanks don't count."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
 def _joiner(match: re.Match[str]) -> str:
     """What a run of zero-width joiners and non-joiners is worth where it stands.
 
@@ -45,7 +50,7 @@ def _joiner(match: re.Match[str]) -> str:
     between two (می‌خواهم is one word; without it the spelling is wrong), a joiner after one (Sinhala
     and Malayalam ligatures, Unicode 15 §12). Anywhere else they show nothing and split words.
     """
-    before = match.string[: match.start()][-1:]
+    before = match.string[max(match.start() - 1, 0) : match.start()]
     after = match.string[match.end() : match.end() + 1]
     sign = match.group()[0]
     if "\u200d" in match.group() and _PICTURE.match(after):

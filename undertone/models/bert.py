@@ -5,7 +5,6 @@ class weights; bf16 where the machine has it.
 """
 
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     DataCollatorWithPadding,
-    EarlyStoppingCallback,
     EvalPrediction,
     Trainer,
     TrainerCallback,
@@ -42,54 +40,54 @@ class Model:
         self._tokenizer = encoder.load_tokenizer(base)
         set_seed(seed)  # the new head is random
         self._model = encoder.PooledClassifier(
-            encoder.load_backbone(base), len(space.labels), pooling=settings.pooling, normalise=False
+            encoder.load_backbone(base, max_length=settings.max_length),
+            len(space.labels),
+            pooling=settings.pooling,
+            normalise=False,
         )
         self._model.eval().to(encoder.device())
 
     def fit(self, train: Examples, validation: Examples, log: Log) -> None:
         own = self._own
-        with tempfile.TemporaryDirectory() as checkpoints:
-            trainer = _WeightedTrainer(
-                model=self._model,
-                args=TrainingArguments(
-                    output_dir=checkpoints,
-                    seed=self._seed,
-                    num_train_epochs=own.epochs,
-                    per_device_train_batch_size=own.batch,
-                    per_device_eval_batch_size=4 * own.batch,
-                    learning_rate=own.lr,
-                    warmup_ratio=own.warmup,
-                    weight_decay=own.weight_decay,
-                    # these three are worth 3x on a CPU
-                    group_by_length=True,
-                    bf16=encoder.bf16() if own.precision == "auto" else own.precision == "bf16",
-                    optim="adamw_torch_fused",
-                    eval_strategy="epoch",
-                    save_strategy="epoch",
-                    save_total_limit=1,
-                    save_only_model=True,
-                    load_best_model_at_end=True,
-                    metric_for_best_model="macro_f1",
-                    logging_steps=10,
-                    report_to="none",  # by default it is every tracker that is installed
-                    disable_tqdm=not sys.stderr.isatty(),
-                    use_cpu=encoder.device().type == "cpu",
-                    dataloader_pin_memory=False,
-                    # the labels go to our loss, not to the model
-                    remove_unused_columns=False,
-                    label_names=["labels"],
-                ),
-                train_dataset=self._rows(train),
-                eval_dataset=self._rows(validation),
-                data_collator=DataCollatorWithPadding(self._tokenizer, pad_to_multiple_of=None),
-                compute_metrics=self._validate,
-                callbacks=[EarlyStoppingCallback(own.patience), _Curves(log)],
-            )
-            trainer.remove_callback(_printer())
-            trainer.loss_weights = _loss_weights(train.truth, self.space, own.class_weights)
-            trainer.train()
-            # training wraps `forward` in bf16 autocast; what is measured is what will be saved
-            self._model = trainer.accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
+        best = _Best(own.patience)
+        trainer = _WeightedTrainer(
+            model=self._model,
+            args=TrainingArguments(
+                output_dir="unused",  # nothing is written: the best weights stay in memory
+                seed=self._seed,
+                num_train_epochs=own.epochs,
+                per_device_train_batch_size=own.batch,
+                per_device_eval_batch_size=4 * own.batch,
+                learning_rate=own.lr,
+                warmup_ratio=own.warmup,
+                weight_decay=own.weight_decay,
+                # these three are worth 3x on a CPU
+                group_by_length=True,
+                bf16=encoder.bf16() if own.precision == "auto" else own.precision == "bf16",
+                optim="adamw_torch_fused",
+                eval_strategy="epoch",
+                save_strategy="no",
+                logging_steps=10,
+                report_to="none",  # by default it is every tracker that is installed
+                disable_tqdm=not sys.stderr.isatty(),
+                use_cpu=encoder.device().type == "cpu",
+                dataloader_pin_memory=False,
+                # the labels go to our loss, not to the model
+                remove_unused_columns=False,
+                label_names=["labels"],
+            ),
+            train_dataset=self._rows(train),
+            eval_dataset=self._rows(validation),
+            data_collator=DataCollatorWithPadding(self._tokenizer, pad_to_multiple_of=None),
+            compute_metrics=self._validate,
+            callbacks=[best, _Curves(log)],
+        )
+        trainer.remove_callback(_printer())
+        trainer.loss_weights = _loss_weights(train.truth, self.space, own.class_weights)
+        trainer.train()
+        self._model.load_state_dict(best.weights)
+        # training wraps `forward` in bf16 autocast; what is measured is what will be saved
+        self._model = trainer.accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
         self._model.eval()
 
     def scores(self, texts: Sequence[str]) -> Scores:
@@ -157,6 +155,31 @@ class _WeightedTrainer(Trainer):  # type: ignore[misc]
         else:
             loss = torch.nn.functional.cross_entropy(logits, given, weight=weights)
         return (loss, outputs) if return_outputs else loss
+
+
+class _Best(TrainerCallback):  # type: ignore[misc]
+    """Keeps the weights of the best evaluation, and stops after `patience` evaluations without one.
+
+    In memory, because a checkpoint on disk would outlive a kill, and weights may remember a text.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
+        self._patience = patience
+        self._best = -1.0
+        self._since = 0
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any
+    ) -> None:
+        self._since += 1
+        if metrics["eval_macro_f1"] > self._best:
+            self._best, self._since = metrics["eval_macro_f1"], 0
+            self.weights = {
+                name: weight.detach().cpu().clone() for name, weight in model.state_dict().items()
+            }
+        if self._since >= self._patience:
+            control.should_training_stop = True
 
 
 class _Curves(TrainerCallback):  # type: ignore[misc]

@@ -24,7 +24,10 @@ class Model:
         self._base = base
         self._tokenizer = encoder.load_tokenizer(base)
         self._model = encoder.PooledClassifier(
-            encoder.load_backbone(base), len(space.labels), pooling=settings.pooling, normalise=True
+            encoder.load_backbone(base, max_length=settings.max_length),
+            len(space.labels),
+            pooling=settings.pooling,
+            normalise=True,
         ).eval()
         self._head = LogisticHead(space.many, c=settings.c, weights=settings.class_weights, seed=seed)
 

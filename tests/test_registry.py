@@ -36,7 +36,7 @@ COMMENTS = Path("data/standin/split.parquet")
 
 def train(folder: Path, *, c: float = 1.0) -> None:
     """A TF-IDF candidate; another `c` gives other bytes."""
-    settings = TfidfSettings(analyzer="word", ngrams=(1, 1), features=1024, c=c, class_weights=False)
+    settings = TfidfSettings(analyzer="word", ngrams=(1, 1), features=1024, c=c, class_weights="none")
     model = models.create(settings, SPACE, base=None, seed=1)
     examples = models.Examples(TEXTS, TRUTH)
     model.fit(examples, examples, lambda _step, _values: None)

@@ -5,6 +5,7 @@ class weights; bf16 where the machine has it.
 """
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -53,7 +54,7 @@ class Model:
         trainer = _WeightedTrainer(
             model=self._model,
             args=TrainingArguments(
-                output_dir="unused",  # nothing is written: the best weights stay in memory
+                output_dir=tempfile.gettempdir(),  # nothing is written: the best weights stay in memory
                 seed=self._seed,
                 num_train_epochs=own.epochs,
                 per_device_train_batch_size=own.batch,

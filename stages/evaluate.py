@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from undertone import evaluation, stage, tables
-from undertone.codebook import read_codebook
 from undertone.files import write_json
 from undertone.labels import LabelSpace
 from undertone.params import Params
@@ -12,14 +11,14 @@ from undertone.params import Params
 def main(
     params: Params,
     *,
-    codebook: Path,
+    labels: Path,
     comments: Path,
     scores: Path,
     models: Path,
     out: Path,
     summary: Path,
 ) -> str:
-    space = read_codebook(codebook).space
+    space = LabelSpace.load(labels)
     table = tables.read(comments, ("id", "part", "group"))
     judges = {
         name: (

@@ -8,7 +8,8 @@ from undertone.params import Params
 
 
 def main(params: Params, *, source: str, raw: Path, codebook: Path, out: Path, ledger: Path) -> str:
-    table, counts, notes = ingest.comments(raw, params.ingest[source], source, read_codebook(codebook))
+    book = read_codebook(codebook).asked(params.data.scheme)
+    table, counts, notes = ingest.comments(raw, params.ingest[source], source, book)
     tables.write(table, out, tables.COMMENTS)
     counts.save(ledger)
     return "; ".join([f"{counts.rows_in:,} rows → {counts.rows_out:,}", *notes])

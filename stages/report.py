@@ -4,6 +4,7 @@ from pathlib import Path
 
 from undertone import report, stage
 from undertone.files import read_json, whole
+from undertone.ledger import chain
 from undertone.params import Params
 
 
@@ -12,6 +13,9 @@ def main(
     *,
     source: str,
     ledgers: Path,
+    asked: Path,
+    collected: Path,
+    fused: Path,
     split: Path,
     evaluated: Path,
     selection: Path,
@@ -21,7 +25,10 @@ def main(
 ) -> str:
     page = report.page(
         source=source,
-        ledgers=[read_json(ledgers / f"{name}.json") for name in ("ingest", "clean", "split")],
+        ledgers=chain(ledgers),
+        asked=read_json(asked),
+        collected=read_json(collected),
+        fused=read_json(fused),
         split=read_json(split),
         evaluated=read_json(evaluated),
         selection=read_json(selection),

@@ -16,7 +16,7 @@ def main(params: Params, *, codebook: Path, out: Path) -> str:
     with whole(out) as beside:
         beside.mkdir()
         sample.write_workbook(rows, beside / "comments.xlsx")
-    return f"{len(rows):,} rows, {rows['gold'].notna().sum():,} with a gold label"
+    return f"{len(rows):,} rows, {rows[sample.CODERS[0]].notna().sum():,} labelled by people"
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from undertone import files, split, stage, tables
-from undertone.codebook import read_codebook
+from undertone.labels import LabelSpace
 from undertone.params import Params
 
 
 def main(
-    params: Params, *, codebook: Path, comments: Path, out: Path, certificate: Path, ledger: Path
+    params: Params, *, labels: Path, comments: Path, out: Path, certificate: Path, ledger: Path
 ) -> str:
-    space = read_codebook(codebook).space
+    space = LabelSpace.load(labels)
     table = tables.read(comments, split.NEEDS)
     parts, counts = split.split(table, space, params.split)
     proof = split.certificate(parts, space, params.split)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from undertone import models, stage, tables, tracking
-from undertone.codebook import read_codebook
 from undertone.files import md5, whole
+from undertone.labels import LabelSpace
 from undertone.params import Params
 
 
@@ -15,11 +15,11 @@ def main(
     candidate: str,
     recipe: Path,
     base: Path,
-    codebook: Path,
+    labels: Path,
     comments: Path,
     out: Path,
 ) -> str:
-    space = read_codebook(codebook).space
+    space = LabelSpace.load(labels)
     chosen = models.Recipe.load(recipe)
     own = chosen.settings
     table = tables.read(comments, ("id", "text", "part"))
@@ -29,7 +29,7 @@ def main(
         name=candidate,
         stage="train",
         settings=own,
-        data={"comments": md5(comments), "codebook": md5(codebook), "base": md5(base)},
+        data={"comments": md5(comments), "labels": md5(labels), "base": md5(base)},
         tags={"source": source, "candidate": candidate, "family": own.family, "seed": str(params.seed)},
     ) as run:
         model = models.create(own, space, base=base if own.base else None, seed=params.seed)

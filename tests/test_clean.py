@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from stages import clean as stage
 from undertone import clean, tables
+from undertone.codebook import Categories
+from undertone.errors import Problem
 from undertone.ledger import Ledger
 from undertone.params import Clean, read_params
 from undertone.text import cleaned
@@ -77,28 +79,48 @@ def test_a_long_run_of_blanks_takes_no_time() -> None:
 
 def test_empty_texts_are_dropped_and_counted() -> None:
     table = pd.DataFrame({"id": ["a", "b", "c", "d"], "text": ["hello", " \u200b ", None, "x"]})
-    kept, ledger = clean.clean(table, SETTINGS, seed=0)
+    kept, ledger = clean.clean(table, SETTINGS, None, seed=0)
     assert kept["id"].tolist() == ["a", "d"]
     assert ledger == Ledger("clean", 4, 2, {"empty": 2})
 
 
 def test_repeats_are_numbered_and_none_is_dropped() -> None:
     table = pd.DataFrame({"id": ["a", "b", "c"], "text": ["ok!", "something else", " OK "]})
-    kept, _ = clean.clean(table, SETTINGS, seed=0)
+    kept, _ = clean.clean(table, SETTINGS, None, seed=0)
     assert kept["repeat"].tolist() == [0, 1, 0]
     assert kept["repeat"].dtype == "int64"
 
 
 def test_a_table_without_rows_stays_without_rows() -> None:
-    kept, ledger = clean.clean(pd.DataFrame({"id": [], "text": []}), SETTINGS, seed=0)
+    kept, ledger = clean.clean(pd.DataFrame({"id": [], "text": []}), SETTINGS, None, seed=0)
     assert len(kept) == 0
     assert "repeat" in kept.columns
     assert ledger.rows_out == 0
 
 
+def test_only_the_categories_of_the_study_stay_and_the_others_are_counted() -> None:
+    categories = Categories(
+        column="section",
+        include=["Tech", "Business"],
+        exclude=["Sports"],
+        aliases={"Tech": ["Technology"]},
+    )
+    sections = ["Tech", "technology ", "Sports", "Weather", "Business", "Tech"]
+    table = pd.DataFrame({"id": list("abcdef"), "text": [*"vwxyz", ""], "meta.section": sections})
+    kept, ledger = clean.clean(table, SETTINGS, categories, seed=0)
+    assert kept["id"].tolist() == ["a", "b", "e"]
+    assert ledger.dropped == {
+        "empty": 1,
+        "category excluded": 1,
+        "category unknown to the codebook": 1,
+    }
+    with pytest.raises(Problem, match="chooses rows by the column 'section', which was not read"):
+        clean.clean(table.drop(columns="meta.section"), SETTINGS, categories, seed=0)
+
+
 def test_cleaning_leaves_the_table_it_was_given_alone() -> None:
     table = pd.DataFrame({"id": ["a"], "text": [" x "]})
-    clean.clean(table, SETTINGS, seed=0)
+    clean.clean(table, SETTINGS, None, seed=0)
     assert table.to_dict("list") == {"id": ["a"], "text": [" x "]}
 
 
@@ -108,7 +130,13 @@ def test_the_stage_writes_the_same_bytes_twice(tmp_path: Path) -> None:
     written = []
     for name in ("one", "two"):
         out, ledger = tmp_path / f"{name}.parquet", tmp_path / f"{name}.json"
-        counts = stage.main(read_params(), comments=tmp_path / "in.parquet", out=out, ledger=ledger)
+        counts = stage.main(
+            read_params(),
+            codebook=Path("codebooks/gender.yaml"),
+            comments=tmp_path / "in.parquet",
+            out=out,
+            ledger=ledger,
+        )
         assert counts.startswith("2 rows → 1;")
         written.append((out.read_bytes(), ledger.read_bytes()))
     assert written[0] == written[1]

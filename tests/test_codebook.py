@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from undertone.codebook import Codebook, label_of, read_codebook
@@ -32,7 +33,10 @@ def read(tmp_path: Path, text: str) -> Codebook:
 
 
 def test_the_shipped_codebooks_are_found() -> None:
-    assert {path.stem for path in SHIPPED} >= {"gender", "edos", "swsr", "goemotions"}
+    assert {path.stem for path in SHIPPED} >= {
+        "gender", "edos", "swsr", "goemotions",
+        "gender_zh", "gun_control", "toxicity", "news", "ukraine",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -108,3 +112,186 @@ def test_the_label_space_keeps_the_order_of_the_file(tmp_path: Path) -> None:
 def test_two_labels_of_one_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="two labels have the same id"):
         read(tmp_path, TWO_LABELS.replace("id: sure", "id: not_sure"))
+
+
+THREE_AND_MORE = (
+    TWO_LABELS
+    + """
+- id: unsaid
+  name: Unsaid
+  definition: nothing
+  examples: [Hm.]
+merges:
+  told:
+    Told: {labels: [sure], code: yes, aliases: [stated], definition: an idea}
+    Not told: [not_sure, unsaid]
+questions:
+  tone:
+    title: Tone
+    many: true
+    labels:
+    - {id: loud, name: Loud}
+    - {id: rude, name: Rude}
+prompts:
+  plain: {system: '{labels}', user: '{text}', answer: '{code}'}
+  told: {scheme: told, system: '{labels}', user: '{text}', answer: '{code}'}
+  tone: {scheme: tone, system: '{labels}', user: '{text}', answer: '{id}'}
+categories:
+  column: section
+  include: [Tech, Economy]
+  exclude: [Life & Arts]
+  aliases: {Tech: [Technology]}
+"""
+)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_merge_and_question_of_a_shipped_codebook_is_whole(path: Path) -> None:
+    codebook = read_codebook(path)
+    for merge in codebook.merges:
+        assert codebook.merge_faults(merge) == []
+    for scheme in (*codebook.merges, *codebook.questions):
+        learnt = codebook.learnt(scheme)
+        assert len(learnt.labels) == 3
+        assert min(len(label.examples) for label in learnt.labels) >= 4
+        assert learnt.prompts
+    for label in codebook.labels:
+        assert label.definition
+        assert len(label.examples) >= 4
+
+
+def test_the_labels_asked_for_and_learnt_are_the_codebooks_own_without_a_scheme(tmp_path: Path) -> None:
+    codebook = read(tmp_path, THREE_AND_MORE)
+    assert codebook.asked(None) is codebook
+    assert codebook.learnt(None) is codebook
+
+
+def test_people_are_asked_for_all_labels_of_a_merge_and_models_learn_the_merged_ones(
+    tmp_path: Path,
+) -> None:
+    codebook = read(tmp_path, THREE_AND_MORE)
+    assert codebook.asked("told") is codebook
+    learnt = codebook.learnt("told")
+    assert learnt.name == "tiny_told"
+    assert learnt.space.labels == ("told", "not_told")
+    assert learnt.space.names == ("Told", "Not told")
+    assert [label.answer for label in learnt.labels] == ["yes", "not_told"]
+    assert learnt.labels[0].aliases == ["stated"]
+    assert learnt.labels[1].examples == ["Hm."]
+    assert list(learnt.prompts) == ["told"]
+    assert learnt.prompt("told").scheme is None
+
+
+def test_a_question_has_its_own_labels_for_people_and_for_models(tmp_path: Path) -> None:
+    codebook = read(tmp_path, THREE_AND_MORE)
+    for tone in (codebook.asked("tone"), codebook.learnt("tone")):
+        assert (tone.name, tone.many, tone.space.labels) == ("tiny_tone", True, ("loud", "rude"))
+        assert list(tone.prompts) == ["tone"]
+
+
+def test_an_unknown_scheme_is_told_with_those_there_are(tmp_path: Path) -> None:
+    codebook = read(tmp_path, THREE_AND_MORE)
+    for ask in (codebook.asked, codebook.learnt):
+        with pytest.raises(Problem, match="no merge or question 'mood'; it has told, tone"):
+            ask("mood")
+
+
+@pytest.mark.parametrize(
+    ("groups", "fault"),
+    [
+        ("[not_sure]", "unsaid is in no group"),
+        ("[not_sure, unsaid, sure]", "sure is in Told and Not told"),
+        ("[not_sure, unsaid, unsaid]", "unsaid is in Not told and Not told"),
+    ],
+)
+def test_an_incomplete_or_overlapping_merge_is_not_learnt(
+    tmp_path: Path, groups: str, fault: str
+) -> None:
+    codebook = read(tmp_path, THREE_AND_MORE.replace("[not_sure, unsaid]", groups))
+    assert codebook.merge_faults("told") == [fault]
+    with pytest.raises(Problem, match=f"merge told: {fault}"):
+        codebook.learnt("told")
+    assert codebook.asked("told") is codebook  # labelling can go on meanwhile
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "fault"),
+    [
+        ("[not_sure, unsaid]", "[not_sure, unheard]", "Not told holds no label unheard"),
+        ("scheme: tone", "scheme: mood", "prompt tone: no merge or question 'mood'"),
+        ("  tone:\n    title", "  told:\n    title", "told is both a merge and a question"),
+        ("user: '{text}', answer: '{id}'", "user: '{id}', answer: '{id}'", "the comment's place is"),
+        ("[Technology]", "[life & arts]", "'Life & Arts' stands for two categories"),
+        ("[Life & Arts]", "[Life & Arts, TECH]", "tech is both included and excluded"),
+        ("{Tech: [", "{Sport: [", "aliases of no category: Sport"),
+    ],
+)
+def test_what_a_codebook_refuses_is_told(tmp_path: Path, was: str, becomes: str, fault: str) -> None:
+    assert was in THREE_AND_MORE
+    with pytest.raises(Problem) as caught:
+        read(tmp_path, THREE_AND_MORE.replace(was, becomes))
+    assert fault in str(caught.value)
+
+
+def test_a_merge_into_one_label_or_into_labels_of_one_spelling_is_one_clear_problem(
+    tmp_path: Path,
+) -> None:
+    one = "    Told: {labels: [sure, not_sure, unsaid]}\n"
+    start, end = THREE_AND_MORE.index("    Told:"), THREE_AND_MORE.index("questions:")
+    codebook = read(tmp_path, THREE_AND_MORE[:start] + one + THREE_AND_MORE[end:])
+    with pytest.raises(Problem, match=r"codebook tiny, told: labels .* at least 2 entries"):
+        codebook.learnt("told")
+    codebook = read(tmp_path, THREE_AND_MORE.replace("aliases: [stated]", "aliases: [not told]"))
+    with pytest.raises(Problem, match="stands for both"):
+        codebook.learnt("told")
+
+
+def test_a_merged_label_that_gives_no_id_needs_one(tmp_path: Path) -> None:
+    codebook = read(tmp_path, THREE_AND_MORE.replace("    Not told:", "    没说:"))
+    with pytest.raises(Problem, match="no id can be made of '没说'"):
+        codebook.learnt("told")
+
+
+def test_merged_scores_are_summed_where_labels_exclude_each_other(tmp_path: Path) -> None:
+    codebook = read(tmp_path, THREE_AND_MORE)
+    scores = np.array([[0.2, 0.5, 0.3], [np.nan] * 3])
+    merged = codebook.merged(scores, "told")
+    assert merged[0] == pytest.approx([0.5, 0.5])
+    assert np.isnan(merged[1]).all()
+    assert codebook.merged(scores, None) is scores
+    assert codebook.merged(scores, "tone") is scores
+
+
+def test_merged_scores_of_many_labels_are_the_highest(tmp_path: Path) -> None:
+    codebook = read(tmp_path, THREE_AND_MORE.replace("language: en", "language: en\nmany: true"))
+    merged = codebook.merged(np.array([[0.7, 0.4, 0.9]]), "told")
+    assert merged.tolist() == [[0.4, 0.9]]
+
+
+@pytest.mark.parametrize(
+    ("category", "kept"),
+    [
+        ("Tech", True), ("technology", True), (" ECONOMY ", True),
+        ("life  & arts", False), ("Sports", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_category_is_known_by_any_of_its_spellings(
+    tmp_path: Path, category: str, kept: bool | None
+) -> None:
+    categories = read(tmp_path, THREE_AND_MORE).categories
+    assert categories is not None
+    assert categories.kept(category) is kept
+
+
+def test_the_news_study_keeps_technology_as_tech() -> None:
+    categories = read_codebook(next(path for path in SHIPPED if path.stem == "news")).categories
+    assert categories is not None
+    kept = {
+        name: categories.kept(name) for name in ("Tech", "Technology", "Climate", "Life & Arts", "Top")
+    }
+    assert list(kept.values()) == [True, True, True, False, None]
+
+
+def test_a_missing_prompt_is_told_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="no prompt 'best'; it has plain, told, tone"):
+        read(tmp_path, THREE_AND_MORE).prompt("best")

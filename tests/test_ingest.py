@@ -123,7 +123,7 @@ def test_flags_are_found_by_the_labels_names(tmp_path: Path) -> None:
     ("row", "many", "told"),
     [
         ("a|2|0", True, "no flag"),
-        ("a|yes|0", True, "no flag"),
+        ("a|maybe|0", True, "no flag"),
         ("a||1", True, "some flags of this row are empty"),
         ("a|1|1", False, "not exactly one flag"),
         ("a|0|0", False, "not exactly one flag"),

@@ -84,6 +84,50 @@ def test_rows_below_the_majority_are_marked() -> None:
     ]
 
 
+def test_teachers_are_compared_with_people_only_and_stand_last_on_the_board() -> None:
+    rows = table()
+    rows.loc[rows["part"] == "test", ["gold.a", "gold.b"]] = [[0.0, 1.0]]
+    rows["silver.a"], rows["silver.b"] = rows["gold.b"].fillna(0.5), rows["gold.a"].fillna(0.5)
+    judges = {"good": (SPACE, scores(rows, right=0.9))}
+    found = evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
+    assert "teachers" not in found["test"]["label"]
+    assert found["test"]["gold"]["teachers"]["overall"]["accuracy"]["value"] == 0
+    chosen = {"champion": "good", "encoder": "good", "metric": "macro_f1"}
+    board = report.leaderboard(
+        found, {"rows": [{"model": "x", "tokens": 1, "batch": 1, "p50_ms": 1}]}, chosen
+    )
+    assert board.splitlines()[-1] == "| teachers |  |  |  |  | 0.000 [0.000, 0.000] |  |"
+
+
+def test_voters_are_shown_with_outcomes_agreement_and_what_people_think_of_them() -> None:
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    nothing = {"value": None, "low": None, "high": None}
+    overall = {"accuracy": figure, "macro_f1": figure}
+    voter = {
+        "voter": "v",
+        "model": "m",
+        "prompt": "p",
+        "definitions": False,
+        "prompt_sha256": "abcdef0123",
+        "rows": 9,
+    }
+    pair = {"between": ["v", "ann"], "n": 3, "raw": figure, "kappa": nothing, "alpha": figure}
+    fused = {
+        "method": "dawid_skene",
+        "teachers": {"v": {"accuracy": nothing}},
+        "gold": {"v": {"overall": overall, "n": 3}, "silver": {"overall": overall, "n": 3}},
+        "agreement": {"alpha": figure, "pairs": [pair]},
+    }
+    learnt = {"test": {"label": {"bert": {"overall": overall, "n": 7}}}}
+    collected = {"voters": {"v": {"ok": 8, "out_of_schema": 1}}, "unknown_ids": 2}
+    page = "\n".join(report._silver({"voters": [voter]}, collected, fused, learnt, "bert"))
+    assert "| v | m | p without definitions | `abcdef01` | 9 | 8 | 1 |" in page
+    assert "| v |  | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] | 3 |" in page
+    assert "| v and ann | 3 | 0.500 [0.400, 0.600] |  | 0.500 [0.400, 0.600] |" in page
+    assert "People agree with the teachers' fused labels in 0.500 [0.400, 0.600] of 3 comments" in page
+    assert "unknown ids: 2" in page
+
+
 def test_a_missed_latency_target_is_said() -> None:
     rows = [
         {"model": "m", "tokens": length, "batch": 1, "p50_ms": 1.0, "p95_ms": p95}

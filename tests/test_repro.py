@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from tests import tiny
+from undertone import simulated
+from undertone.codebook import read_codebook
+from undertone.collect import OUTCOMES
+from undertone.ledger import STAGES
+from undertone.params import read_params
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("repro")]
@@ -97,8 +103,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    from dvc.utils.hydra import apply_overrides
-
     base = tiny.base(tmp_path_factory.mktemp("tiny"))
     small = {**SMALL, "bert.base": f"path:{base}", "e5.base": f"path:{base}"}
     apply_overrides(folder / "params.yaml", [f"{key}={value}" for key, value in small.items()])
@@ -115,6 +119,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 def test_everything_comes_out(repository: Repository) -> None:
     metrics = repository.json("reports/standin/metrics.json")
+    assert set(metrics.pop("teachers")) == {
+        f"{part}_gold_{metric}" for part in ("validation", "test") for metric in ("macro_f1", "accuracy")
+    }
     assert set(metrics) == {"majority", "tfidf", "e5", "bert"}
     for figures in metrics.values():
         assert {"validation_macro_f1", "test_macro_f1", "test_accuracy"} <= set(figures)
@@ -131,12 +138,42 @@ def test_everything_comes_out(repository: Repository) -> None:
 
 def test_every_row_is_accounted_for_from_the_workbook_to_the_split(repository: Repository) -> None:
     rows = 500
-    for stage in ("ingest", "clean", "split"):
+    for stage in STAGES:
         ledger = repository.json(f"reports/standin/rows/{stage}.json")
         assert ledger["in"] == rows
         rows = ledger["out"]
         assert rows == ledger["in"] - sum(ledger["dropped"].values())
     assert rows == sum(repository.json("reports/standin/split.json")["rows"].values())
+
+
+def test_the_voters_fail_in_every_way_and_every_request_has_an_outcome(repository: Repository) -> None:
+    counts = repository.json("reports/standin/collect.json")
+    asked = repository.json("reports/standin/rows/request.json")["out"]
+    assert len(counts["voters"]) >= 3
+    for outcomes in counts["voters"].values():
+        assert set(outcomes) == {*OUTCOMES, "repeated"}
+        assert all(outcomes.values())
+        assert sum(outcomes[one] for one in OUTCOMES) == asked
+    assert counts["unknown_ids"] > 0
+    for voter in counts["voters"]:
+        for table in ("unlabelled", "labelled", "purged"):
+            content = (repository.folder / f"data/standin/collected/{voter}/{table}.csv").read_text()
+            assert content.startswith("custom_id,message,class\n")
+    assert list((repository.folder / "data/standin/collected/retry").iterdir())
+
+
+def test_silver_is_compared_with_people_and_the_teachers_with_the_model(repository: Repository) -> None:
+    fused = repository.json("reports/standin/fuse.json")
+    assert {"careful", "brief", "chatty", "silver"} == set(fused["gold"])
+    assert {"coder_a", "coder_b", "coder_c"} == set(fused["people"])
+    for planted, voter in ((0.92, "careful"), (0.87, "brief"), (0.82, "chatty")):
+        found = fused["teachers"][voter]["accuracy"]
+        assert found["low"] - 0.03 < planted < found["high"] + 0.03
+    evaluated = repository.json("reports/standin/evaluation.json")
+    assert "teachers" in evaluated["test"]["gold"]
+    assert "teachers" not in evaluated["test"]["label"]
+    page = (repository.folder / "reports/standin/report.md").read_text("utf-8")
+    assert "Silver is not gold." in page
 
 
 def test_no_word_of_a_comment_is_in_what_is_shared(repository: Repository) -> None:
@@ -211,7 +248,7 @@ def test_an_experiment_reruns_only_what_depends_on_its_parameter(repository: Rep
     ran = repository.ran(done)
     assert {"resolve", "train@standin-bert", "predict@standin-bert", "evaluate@standin"} <= ran
     assert not ran & {
-        *("sample", "ingest@standin", "clean@standin", "split@standin", "bases@bert"),
+        *("sample", "ingest@standin", "clean@standin", "answer@standin", "split@standin", "bases@bert"),
         *("train@standin-tfidf", "train@standin-e5", "predict@standin-tfidf", "predict@standin-e5"),
     }
     assert "longer-bert" in [name for name, _ in repository.runs()]
@@ -231,7 +268,8 @@ def test_another_source_and_back_reruns_nothing_and_loses_nothing(repository: Re
     table = pd.read_excel(
         repository.folder / "data/raw/standin/comments.xlsx", dtype=str, sheet_name="first half"
     )
-    table[table["comment"].notna()][["comment", "label"]].to_excel(raw / "own.xlsx", index=False)
+    table = table[table["truth"].notna()].rename(columns={"truth": "label"})
+    table[["comment", "label"]].to_excel(raw / "own.xlsx", index=False)
     repository.run("dvc", "add", "-q", "data/raw/private")
     repository.run("dvc", "repro", "-q", "split@standin")  # the pointer is no stage's business
     done = repository.run("dvc", "exp", "run", "-S", "data.source=private", "--name", "own")
@@ -268,7 +306,7 @@ def test_a_killed_training_leaves_no_model_and_the_next_run_is_clean(repository:
         [
             *(sys.executable, "-m", "stages.train", "--source", "standin", "--candidate", "bert"),
             *("--recipe", "models/recipes/bert/recipe.json", "--base", "models/bases/bert"),
-            *("--codebook", "codebooks/gender.yaml", "--comments", "data/standin/split.parquet"),
+            *("--labels", "data/standin/labels.json", "--comments", "data/standin/split.parquet"),
             *("--out", "models/candidates/standin/bert"),
         ],
         cwd=repository.folder,
@@ -289,3 +327,46 @@ def test_a_killed_training_leaves_no_model_and_the_next_run_is_clean(repository:
     statuses = [status for _, status in repository.runs()]
     assert "RUNNING" not in statuses
     assert "KILLED" in statuses
+
+
+def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repository: Repository) -> None:
+    folder = repository.folder
+    repository.run("git", "checkout", "-q", ".")
+    repository.run("dvc", "checkout", "-q")
+    apply_overrides(
+        folder / "params.yaml",
+        [
+            "data.source=private",
+            "~ingest.private.labels",
+            "answer.private=files",
+            "+request.private.voters.one={provider: openai, model: 'simulated:0.9', prompt: corrected,"
+            " definitions: true, temperature: 0.0, max_tokens: 16}",
+        ],
+    )
+    done = repository.run("dvc", "repro", "label@private", check=False)
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("answer: ")]
+    assert "no answers to the requests of 'private'. Send data/private/requests" in told
+
+    dropped = folder / "data/raw/answers/private"
+    dropped.mkdir()
+    asked = pd.read_parquet(folder / "data/private/requests/asked.parquet")
+    given = pd.read_excel(folder / "data/raw/private/own.xlsx", dtype=str)["label"]
+    truth = dict(zip(asked["id"], given, strict=True))
+    book = read_codebook(folder / "codebooks/gender.yaml")
+    voters = read_params(folder / "params.yaml").request["private"].voters
+    simulated.answers(asked, truth, voters, book, seed=0, out=dropped)
+    repository.run("dvc", "add", "-q", "data/raw/answers/private")
+    repository.run("dvc", "repro", "label@private")
+    labels = folder / "data/private/labelled.parquet"
+    before = labels.read_bytes()
+    rows = pd.read_parquet(labels)
+    assert set(rows["teachers"]) == {"one"}
+    assert "2025-01-01" in set(rows["answered"])
+
+    with (dropped / "one.output.jsonl").open("a") as file:
+        file.write('{"custom_id": "half a li')
+    done = repository.run("dvc", "repro", "label@private", check=False)
+    assert done.returncode != 0
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("collect: ")]
+    assert "one.output.jsonl, line" in told
+    assert labels.read_bytes() == before

@@ -305,17 +305,13 @@ def test_the_test_digest_is_of_sorted_ids_and_texts() -> None:
 
 def test_the_stage_writes_the_same_bytes_twice(tmp_path: Path) -> None:
     tables.write(comments(["calm", "angry"] * 20), tmp_path / "in.parquet")
-    codebook = tmp_path / "mood.yaml"
-    codebook.write_text(
-        "name: mood\ntitle: Mood\nlanguage: en\nlabels:\n"
-        "- {id: calm, name: calm, definition: calm}\n- {id: angry, name: angry, definition: angry}\n"
-    )
+    LabelSpace.of("mood", ["calm", "angry"]).save(tmp_path / "labels.json")
     written = []
     for name in ("one", "two"):
         outs = [tmp_path / f"{name}.{kind}" for kind in ("parquet", "certificate", "ledger")]
         counts = stage.main(
             read_params().model_copy(update={"split": how()}),
-            codebook=codebook, comments=tmp_path / "in.parquet",
+            labels=tmp_path / "labels.json", comments=tmp_path / "in.parquet",
             out=outs[0], certificate=outs[1], ledger=outs[2],
         )  # fmt: skip
         assert counts == "40 rows → 24 / 8 / 8; rarest label 'calm' 12 / 4 / 4"
@@ -335,7 +331,7 @@ def test_goemotions_loses_the_training_rows_that_stand_in_its_test_part() -> Non
         group=None, part=raw["split"].replace({"val": "validation"}),
         **{f"label.{label}": raw[label].astype("Int8") for label in labels},
     )  # fmt: skip
-    cleaned, _ = clean.clean(table, Clean(similarity=0.8, shingle=5), seed=1)
+    cleaned, _ = clean.clean(table, Clean(similarity=0.8, shingle=5), None, seed=1)
     result, ledger = split.split(cleaned, space, how())
     texts = {name: set(cleaned.loc[cleaned["part"] == name, "text"]) for name in tables.PARTS}
     left = {name: set(result.loc[result["part"] == name, "text"]) for name in tables.PARTS}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 
-from undertone import stage, tracking
+from undertone import files, stage, tracking
 from undertone.errors import Problem
 from undertone.files import md5
 
@@ -77,18 +77,18 @@ def test_only_tracking_and_registry_import_mlflow() -> None:
 def test_the_root_is_the_first_folder_upwards_with_dvc(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / "a" / "b").mkdir(parents=True)
-    assert tracking.root(tmp_path / "a" / "b") == tmp_path
+    assert files.root(tmp_path / "a" / "b") == tmp_path
 
 
 def test_an_experiments_temporary_copy_shares_the_repositorys_store(tmp_path: Path) -> None:
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmp1"
     (copy / ".dvc").mkdir(parents=True)
-    assert tracking.root(copy) == tmp_path
+    assert files.root(copy) == tmp_path
 
 
 def test_outside_a_repository_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"holds \.dvc"):
-        tracking.root(tmp_path)
+        files.root(tmp_path)
 
 
 def test_an_inherited_dvc_root_is_not_believed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from undertone.errors import Problem
 from undertone.files import sha256
 
-# What an encoder needs; everything else a repository ships (pickles, code, cards) stays behind.
+# What a model needs; everything else a repository ships (pickles, code, cards) stays behind.
 WANTED = (
     "config.json",
     "model.safetensors",
@@ -27,6 +27,8 @@ WANTED = (
     "vocab.json",
     "merges.txt",
     "*.model",
+    "chat_template.jinja",
+    "generation_config.json",
 )
 # A package can be replaced under the same version number; its weights can't under the same digest.
 PINNED = {

@@ -1,18 +1,64 @@
-"""`undertone`: doors for users of a finished model. Starts without torch, pandas or mlflow."""
+"""`undertone`: what `dvc repro` isn't asked for. Starts without torch, pandas or mlflow."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from undertone.errors import Problem
 
+if TYPE_CHECKING:
+    from undertone.analysis import Table
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 1 after a `Problem`, told in one line."""
-    parser = argparse.ArgumentParser(prog="undertone", description=__doc__)
-    commands = parser.add_subparsers(required=True)
+    """Exit code 0, or 1 after a `Problem`, told in one line, or a finding of `lint`."""
+    parser = argparse.ArgumentParser(
+        prog="undertone", description="Looks at what `dvc repro` made, and uses it."
+    )
+    commands = parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
+
+    lint = commands.add_parser("lint", help="faults of codebooks: labels, merges, prompts")
+    lint.add_argument("codebooks", type=Path, nargs="+", metavar="CODEBOOK", help="a .yaml file")
+    lint.set_defaults(run=_lint)
+
+    ledger = commands.add_parser("ledger", help="what became of every row, stage by stage")
+    ledger.add_argument("source", nargs="?", metavar="SOURCE", help="by default data.source of params")
+    ledger.set_defaults(run=_ledger)
+
+    analyse = commands.add_parser("analyse", help="label rates of a table, and what filters would do")
+    analyse.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="a table with columns called like the labels (0/1, yes/no); by default the labelled"
+        " comments of data.source",
+    )
+    analyse.add_argument("--codebook", type=Path, help="a .yaml file; by default data.codebook")
+    analyse.add_argument(
+        "--scheme",
+        help="a merge or question of the codebook; by default data.scheme, or none of --codebook's",
+    )
+    analyse.add_argument("--column", help="FILE's column that holds the labels' names")
+    analyse.add_argument(
+        "--filter",
+        metavar="FILTER",
+        action="append",
+        default=[],
+        dest="filters",
+        help="shown before it is applied; may be given several times, in order. Many labels a text:"
+        " drop-all-no, drop-category:NAME, drop-no:NAME+NAME, balance:NAME. One: balance,"
+        " balance:NAME, drop-label:NAME",
+    )
+    analyse.add_argument("--seed", type=int, default=0, help="of the rows that balance draws")
+    analyse.add_argument("--plot", type=Path, metavar="PICTURE", help="a .png, .svg or .pdf to write")
+    analyse.add_argument(
+        "--write", type=Path, metavar="OUT", help="a .parquet, .csv or .jsonl for the rows that are left"
+    )
+    analyse.set_defaults(run=_analyse)
 
     predict = commands.add_parser("predict", help="labels and scores for texts, from a release bundle")
     given = predict.add_mutually_exclusive_group()
@@ -38,11 +84,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     chosen = parser.parse_args(arguments)
     try:
-        chosen.run(chosen)
+        return int(chosen.run(chosen) or 0)
     except Problem as problem:
-        print(f"undertone: {problem}", file=sys.stderr)
+        for line in str(problem).splitlines():
+            print(f"undertone: {line}", file=sys.stderr)
         return 1
-    return 0
+
+
+def _lint(given: argparse.Namespace) -> int:
+    from undertone.lint import findings
+
+    found = {path: findings(path) for path in given.codebooks}
+    for path, faults in found.items():
+        file = f"{path}: " if len(found) > 1 else ""
+        for one in faults:
+            known = " (as published)" if one.known else ""
+            print(f"{file}{one.where}: {one.kind}: {one.what}{known}")
+        if not faults:
+            print(f"{file}no findings")
+    return int(not all(one.known for faults in found.values() for one in faults))
+
+
+def _ledger(given: argparse.Namespace) -> None:
+    from undertone import ledger
+    from undertone.params import read_params
+
+    source = given.source or read_params().data.source
+    print(ledger.told(ledger.chain(Path("reports") / source / "rows")))
+
+
+def _analyse(given: argparse.Namespace) -> None:
+    from undertone import analysis, tables
+
+    analysis.check_outputs(given.file, given.write, given.plot)
+    table = _table(given)
+    print(analysis.rates(table))
+    marks = table.marks
+    for step in analysis.steps(marks, given.filters, seed=given.seed):
+        print(f"\n{analysis.told(step)}")
+        marks = step.after
+    if given.plot:
+        analysis.plot(table.marks, marks, given.plot)
+        print(f"\ndrawn into {given.plot}")
+    if given.write:
+        tables.share(table.rows_of(marks), given.write)
+        print(f"\n{len(marks.rows):,} rows written to {given.write}, none without a label")
+    elif given.filters:
+        print("\nnothing written; --write OUT would")
+
+
+def _table(given: argparse.Namespace) -> "Table":
+    from undertone import analysis
+    from undertone.codebook import read_codebook
+    from undertone.params import read_params
+
+    if given.file and given.codebook:
+        return analysis.of_file(given.file, read_codebook(given.codebook), given.scheme, given.column)
+    data = read_params().data
+    codebook = read_codebook(given.codebook or Path("codebooks") / f"{data.codebook}.yaml")
+    scheme = given.scheme or (None if given.codebook else data.scheme)
+    if given.file:
+        return analysis.of_file(given.file, codebook, scheme, given.column)
+    if given.column:
+        raise Problem("--column needs FILE", remedy="The labelled comments have a column a label.")
+    return analysis.of_stage(
+        Path("data") / data.source / "labelled.parquet", codebook.learnt(scheme).space
+    )
 
 
 def _predict(given: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ import pandas as pd
 from undertone import metrics, tables
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
-from undertone.text import same_name
 
 Judges = Mapping[str, tuple[LabelSpace, pd.DataFrame]]  # name → its thresholds, its scores
 
@@ -20,7 +19,8 @@ def evaluate_all(
     """Part → reference → candidate → what `metrics.evaluate` returns.
 
     The references are `label` (what the table's label columns say) and, where there is any on the
-    part, `gold`; never mixed. The candidate `majority` always answers the commonest training label.
+    part, `gold`; never mixed. The candidate `majority` always answers the commonest training label;
+    against gold there are `teachers` too, where voters gave the labels: their fused votes.
     """
     train = tables.judged(table[table["part"] == "train"], "label", space) > 0.5
     evaluated: dict[str, Any] = {}
@@ -36,12 +36,15 @@ def evaluate_all(
             for name, (own, scores) in judges.items():
                 found = tables.scores_of(scores, chosen["id"], space, where=f"scores of {name}")
                 decided[name] = own.decide(found)
+            if reference == "gold" and f"silver.{space.labels[0]}" in chosen:
+                silver = chosen[[f"silver.{label}" for label in space.labels]].to_numpy(np.float64)
+                decided["teachers"] = space.decide(silver)
             evaluated.setdefault(part, {})[reference] = {
                 name: metrics.evaluate(
                     truth,
                     flags,
                     space,
-                    groups=_groups(chosen),
+                    groups=tables.groups(chosen),
                     draws=draws,
                     rng=np.random.default_rng(seed),  # the same draws for every candidate
                 )
@@ -91,9 +94,3 @@ def told(evaluated: Mapping[str, Any]) -> str:
         f1 = one["overall"]["macro_f1"]
         shown.append(f"{name} {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]")
     return f"macro-F1 on {found['majority']['n']:,} test rows: {', '.join(shown)}"
-
-
-def _groups(rows: pd.DataFrame) -> Any:
-    # a row without an author is drawn by itself
-    names = rows["group"].fillna("").map(same_name)
-    return pd.factorize(names.where(names != "", "\0" + rows["id"]))[0].astype(np.int64)

@@ -85,6 +85,20 @@ def size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
+def root(start: Path | None = None) -> Path:
+    """The repository's folder: the first one upwards that holds `.dvc`.
+
+    An experiment's temporary copy stands for the repository it was made from, so that every way of
+    running reaches one store. Not from $DVC_ROOT, which a process inherits from another repository.
+    """
+    here = (start or Path.cwd()).resolve()
+    here = Path(str(here).partition("/.dvc/tmp/exps/")[0])
+    for folder in (here, *here.parents):
+        if (folder / ".dvc").is_dir():
+            return folder
+    raise Problem("no folder above holds .dvc", where=str(here), remedy="Work inside the repository.")
+
+
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())

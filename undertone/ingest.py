@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from undertone import fuse
 from undertone.cells import FAULTS, Bad, Column, Place, Wanted
 from undertone.codebook import Codebook, label_of
 from undertone.errors import Problem
+from undertone.fuse import Votes
 from undertone.labels import LabelSpace
 from undertone.ledger import Ledger
 from undertone.params import LabelColumns, Source, SplitColumn
@@ -21,7 +23,11 @@ SHOWN = 5  # bad cells named in a problem
 SEPARATOR = ";"  # between several labels in one cell; ； counts as the same
 
 Matrix = NDArray[np.float64]  # [n, labels]: 0 or 1, NaN all along a row without labels
-_FLAGS = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0, "": np.nan}
+_FLAGS = {
+    **dict.fromkeys(("0", "0.0", "false", "no"), 0.0),
+    **dict.fromkeys(("1", "1.0", "true", "yes"), 1.0),
+    "": np.nan,
+}
 
 
 def comments(
@@ -48,8 +54,8 @@ def comments(
     )
     for reference, columns in references:
         if columns is not None:
-            labelled, wrong, ties = _labelled(cells, columns, reference, codebook)
-            table = pd.concat([table, labelled], axis=1)
+            found, wrong, ties = labelled(cells, columns, reference, codebook)
+            table = pd.concat([table, found], axis=1)
             bad += wrong
             if ties:
                 notes.append(f"{ties:,} rows whose annotators tie have no {reference}")
@@ -137,7 +143,7 @@ def _parts(split: SplitColumn) -> dict[str, str]:
     return {value: part for part, named in zip(PARTS, values, strict=True) for value in named}
 
 
-def _labelled(
+def labelled(
     cells: pd.DataFrame, columns: LabelColumns, reference: Reference, codebook: Codebook
 ) -> tuple[pd.DataFrame, list[Bad], int]:
     """The labels as columns, the cells that hold none of the codebook's, and how many rows tie."""
@@ -158,7 +164,7 @@ def _labelled(
             answers[header] = _columns(one, f"annotator.{header}", space, cells.index)
         matrix = matrices[0]
         if columns.form == "annotators":
-            matrix, ties = majority(np.stack(matrices), many=space.many)
+            matrix, ties = majority(np.stack(matrices), space)
     joined = [_columns(matrix, reference, space, cells.index)]
     if columns.form == "annotators":
         joined += answers.values()
@@ -209,7 +215,7 @@ def _from_flags(
         folded = cells[f"cell.{header}"].str.strip().str.casefold()
         values[:, place] = folded.map(_FLAGS)
         wrong = ~folded.isin(list(_FLAGS))
-        bad += _bad(cells, wrong, header, "value that is no flag", "no flag. Write 0 or 1")
+        bad += _bad(cells, wrong, header, "value that is no flag", "no flag. Write 0 or 1, or no or yes")
         matrix[:, space.labels.index(label)] = values[:, place]
     blank = np.isnan(values)
     some = blank.any(axis=1) & ~blank.all(axis=1)
@@ -223,25 +229,15 @@ def _from_flags(
     return matrix, bad
 
 
-def majority(answers: NDArray[np.float64], *, many: bool) -> tuple[Matrix, int]:
+def majority(answers: Votes, space: LabelSpace) -> tuple[Matrix, int]:
     """What most annotators say, for answers [annotators, n, labels], and the number of ties.
 
     One label a comment: the label that more annotators gave than any other. Many: each label that
     more than half of those who answered gave. A row with a tie, be it over one label of many, has
     no label.
     """
-    answered = (~np.isnan(answers[:, :, 0])).sum(axis=0)
-    votes = np.nansum(answers, axis=0)
-    if many:
-        decided = (2 * votes > answered[:, None]).astype(np.float64)
-        tie = (2 * votes == answered[:, None]).any(axis=1)
-    else:
-        most = votes == votes.max(axis=1, keepdims=True)
-        decided = most.astype(np.float64)
-        tie = most.sum(axis=1) > 1
-    tie &= answered > 0
-    decided[tie | (answered == 0)] = np.nan
-    return decided, int(tie.sum())
+    shares, tied = fuse.majority(answers, many=space.many)
+    return fuse.decided(shares, space), int(tied.sum())
 
 
 def _bad(

@@ -1,10 +1,14 @@
 """The row ledger: every row that a stage was given is either written or dropped for a named reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from undertone.errors import Problem
 from undertone.files import read_json, write_json
+
+STAGES = ("ingest", "clean", "request", "collect", "fuse", "label", "split")  # in the order of the rows
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,10 @@ class Ledger:
     @classmethod
     def load(cls, path: Path) -> "Ledger":
         """What `save` wrote; `Problem` where the file is no ledger or doesn't add up."""
-        content = read_json(path)
+        try:
+            content = read_json(path)
+        except (ValueError, AssertionError):  # cut short, or JSON of another shape
+            content = {}
         stage, rows_in, rows_out = content.get("stage"), content.get("in"), content.get("out")
         dropped = content.get("dropped")
         if not (
@@ -47,4 +54,44 @@ class Ledger:
             and all(isinstance(count, int) for count in dropped.values())
         ):
             raise Problem("not a row ledger", where=str(path), remedy="Run `dvc repro`.")
-        return cls(stage, rows_in, rows_out, dropped)
+        try:
+            return cls(stage, rows_in, rows_out, dropped)
+        except Problem as problem:
+            raise Problem(str(problem), where=str(path), remedy="Run `dvc repro`.") from None
+
+
+def chain(folder: Path) -> list[Ledger]:
+    """The ledgers of all `STAGES` in `folder`, in their order.
+
+    `Problem` where one is missing or doesn't add up, and where a stage was given other rows than
+    the stage before it left.
+    """
+    ledgers = [Ledger.load(folder / f"{stage}.json") for stage in STAGES]
+    for stage, ledger in zip(STAGES, ledgers, strict=True):
+        if ledger.stage != stage:
+            raise Problem(
+                f"the ledger of '{ledger.stage}', not of '{stage}'",
+                where=str(folder / f"{stage}.json"),
+                remedy="Run `dvc repro`.",
+            )
+    for before, after in pairwise(ledgers):
+        if after.rows_in != before.rows_out:
+            raise Problem(
+                f"{before.stage} left {before.rows_out} rows, {after.stage} was given {after.rows_in}",
+                where=str(folder),
+                remedy="Run `dvc repro`.",
+            )
+    return ledgers
+
+
+def told(ledgers: Sequence[Ledger]) -> str:
+    """An aligned table, a line a stage, of a chain; its last line says what is left of all rows."""
+    lines = [("stage", "rows in", "rows out", "dropped")]
+    for one in ledgers:
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in one.dropped.items())
+        lines.append((one.stage, f"{one.rows_in:,}", f"{one.rows_out:,}", dropped))
+    name, given, left = (max(len(line[column]) for line in lines) for column in range(3))
+    table = [f"{a:<{name}}  {b:>{given}}  {c:>{left}}  {d}".rstrip() for a, b, c, d in lines]
+    first, last = ledgers[0], ledgers[-1]
+    end = f"from {first.rows_in:,} rows in the files to {last.rows_out:,} in the {last.stage}"
+    return "\n".join([*table, end])

@@ -6,7 +6,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from undertone import registry, tracking
+from undertone import files, registry
 from undertone.provenance import git
 
 
@@ -19,7 +19,7 @@ def lineage(name: str) -> dict[str, Any]:
     """
     version = registry.find(name)
     tags = version.tags
-    root = tracking.root()
+    root = files.root()
     commit = holder(tags["model.md5"], root)
     return {
         "version": f"{version.model}/{version.number}",

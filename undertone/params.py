@@ -33,10 +33,14 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Which data the pipeline runs on, and with which codebook."""
+    """Which data the pipeline runs on, and with which codebook.
+
+    `scheme`: a merge or question of the codebook; empty for its own labels.
+    """
 
     source: SourceName
     codebook: Name
+    scheme: str | None
     contact: str  # whom to ask for access to a source that isn't here
 
 
@@ -103,6 +107,100 @@ class Clean(Section):
 
     similarity: Fraction
     shingle: Positive
+
+
+class Provider(Section):
+    """Where requests go: its limits for one file, and who may be asked.
+
+    Without `url` nothing leaves the machine. `key`: the environment variable that holds the key.
+    `may_read`: the sources whose comments may be sent there by this program.
+    """
+
+    url: str | None
+    key: str | None
+    lines: Positive
+    bytes: Positive
+    may_read: list[SourceName]
+
+    @model_validator(mode="after")
+    def _a_url_is_one(self) -> "Provider":
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url must begin with http:// or https://")
+        return self
+
+
+class Price(Section):
+    """For a million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    currency: str
+
+
+class Voter(Section):
+    """A model with a prompt of the codebook. `definitions` off leaves out their paragraph alone.
+
+    `model`: as the provider calls it; for the local door a base (`hub:`, `path:`), for the stand-in
+    `simulated:<accuracy>`.
+    """
+
+    provider: Name
+    model: str
+    prompt: str
+    definitions: bool
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    max_tokens: Positive
+
+
+class Request(Section):
+    """Who labels a source's comments; nobody where its table brings its labels along."""
+
+    voters: dict[Name, Voter]
+
+
+Door = Literal["none", "simulated", "files", "endpoint", "local"]
+
+
+class Endpoint(Section):
+    """Patience with a batch service, in seconds. `rounds`: how often what failed is asked again."""
+
+    poll: Annotated[float, Field(gt=0)]
+    wait: Annotated[float, Field(gt=0)]
+    timeout: Annotated[float, Field(gt=0)]
+    retries: Annotated[int, Field(ge=0)]
+    rounds: Annotated[int, Field(ge=0)]
+
+
+class Local(Section):
+    """`batch`: texts answered at once by a local model; `seed`: of answers drawn on this machine."""
+
+    batch: Positive
+    seed: Seed
+
+
+Outcome = Literal[
+    "ok", "missing", "duplicate", "provider_error", "refused", "unparsable", "out_of_schema"
+]
+
+
+class Collect(Section):
+    """`retry`: the outcomes that are written into the next requests."""
+
+    retry: list[Outcome]
+
+
+class Fuse(Section):
+    """How votes become one label.
+
+    `tie`: what a majority without a winner is worth: no label, the commonest of the tied labels, or
+    that of the first of the tied voters. `min_votes`: valid answers that a label needs. `weights`:
+    voter → its weight, 1 for one not named.
+    """
+
+    method: Literal["majority", "weighted", "dawid_skene"]
+    tie: Literal["none", "commonest", "first"]
+    min_votes: Positive
+    weights: dict[Name, Annotated[float, Field(gt=0)]]
 
 
 class Split(Section):
@@ -220,6 +318,14 @@ class Params(Section):
     sample: Sample
     ingest: dict[SourceName, Source]
     clean: Clean
+    providers: dict[Name, Provider]
+    prices: dict[str, Price]
+    request: dict[SourceName, Request]
+    answer: dict[SourceName, Door]
+    endpoint: Endpoint
+    local: Local
+    collect: Collect
+    fuse: Fuse
     split: Split
     models: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     tfidf: TfidfSettings
@@ -256,12 +362,43 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         what = f"data.source is '{params.data.source}', must be one of {known}"
         remedy = f"Add a section ingest.{params.data.source}."
         problems.append(Problem(what, where=path.name, remedy=remedy))
+    if params is not None:
+        problems += _labelling_problems(params, path.name)
     if problems or params is None:
         raise Problem.together(problems)
     return params
 
 
-_RESERVED = re.compile(r"majority|champion|release|latest|v\d+|onnx-.*")
+def _labelling_problems(params: Params, where: str) -> list[Problem]:
+    """Sources without a word on who labels them, or with two."""
+    problems: list[Problem] = []
+    for source, table in params.ingest.items():
+        for section in ("request", "answer"):
+            if source not in getattr(params, section):
+                remedy = f"Write `{source}:` as the other sources of `{section}` have it."
+                problems.append(Problem(f"{section}.{source} is missing", where=where, remedy=remedy))
+        if source not in params.request or source not in params.answer:
+            continue
+        door, voters = params.answer[source], params.request[source].voters
+        if door == "none" and voters:
+            what = f"request.{source} has voters, but answer.{source} is none"
+            problems.append(Problem(what, where=where, remedy="Choose files, endpoint or local."))
+        if door != "none" and not voters:
+            what = f"answer.{source} is {door}, but request.{source}.voters is empty"
+            problems.append(Problem(what, where=where, remedy="Name a voter, or write none."))
+        if door != "none" and table.labels is not None:
+            what = f"both ingest.{source}.labels and the voters of answer.{source} give labels"
+            remedy = "Name people's labels under `gold`, or set the answer to none."
+            problems.append(Problem(what, where=where, remedy=remedy))
+        for name, voter in voters.items():
+            if voter.provider not in params.providers:
+                place = f"request.{source}.voters.{name}.provider"
+                what = f"{place} is '{voter.provider}', must be one of {', '.join(params.providers)}"
+                problems.append(Problem(what, where=where))
+    return problems
+
+
+_RESERVED = re.compile(r"majority|teachers|champion|release|latest|v\d+|onnx-.*")
 
 
 def _entry_problems(content: Mapping[str, Any], where: str) -> list[Problem]:
@@ -302,7 +439,8 @@ def read_yaml(path: Path) -> object:
     except MarkedYAMLError as error:
         mark = error.problem_mark
         line = f" line {mark.line + 1}" if mark else ""
-        raise Problem(f"not valid YAML: {error.problem}", where=f"{path}{line}") from None
+        told = str(error.problem).partition(" with value")[0]  # the value of a key that stands twice
+        raise Problem(f"not valid YAML: {told}", where=f"{path}{line}") from None
     except UnicodeDecodeError:
         raise Problem("not UTF-8", where=str(path)) from None
     except YAMLError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from undertone.errors import Problem
 from undertone.files import read_json
+from undertone.ledger import Ledger
 
 Row = Sequence[object]
 
@@ -13,7 +14,10 @@ Row = Sequence[object]
 def page(
     *,
     source: str,
-    ledgers: Sequence[Mapping[str, Any]],
+    ledgers: Sequence[Ledger],
+    asked: Mapping[str, Any],
+    collected: Mapping[str, Any],
+    fused: Mapping[str, Any],
     split: Mapping[str, Any],
     evaluated: Mapping[str, Any],
     selection: Mapping[str, Any],
@@ -33,6 +37,7 @@ def page(
             if reference in evaluated["test"]
             for section in _by_label(evaluated["test"][reference], champion, title)
         ),
+        *(_silver(asked, collected, fused, evaluated, champion) if asked["voters"] else ()),
         "## Rows",
         _rows(ledgers),
         _parts(split),
@@ -43,9 +48,10 @@ def page(
         _machine(latency),
         "## Where the numbers come from",
         f"`dvc repro` wrote them: `reports/{source}/evaluation.json` (stage evaluate), "
-        f"`selection.json` (select), `latency.json` (bench), `split.json` and `rows/` (ingest, clean, "
-        f"split), `models/release/{source}/manifest.json` (export). Intervals are 95 % percentile "
-        f"bootstrap intervals; the rows of a group (an author) are drawn together.",
+        f"`selection.json` (select), `latency.json` (bench), `collect.json`, `fuse.json`, `split.json` "
+        f"and `rows/` (each stage up to split), `models/release/{source}/manifest.json` (export). "
+        f"Intervals are 95 % percentile bootstrap intervals; the rows of a group (an author) are drawn "
+        f"together.",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -80,6 +86,10 @@ def leaderboard(
                 *([_interval(gold[name]["overall"]["macro_f1"])] if gold else []),
                 f"{speed[name]:.1f}" if name in speed else "",
             )
+        )
+    if "teachers" in gold:
+        lines.append(
+            ("teachers", "", "", "", "", _interval(gold["teachers"]["overall"]["macro_f1"]), "")
         )
     n = test["majority"]["n"]
     return _table(
@@ -117,13 +127,79 @@ def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> list[
     return sections
 
 
-def _rows(ledgers: Sequence[Mapping[str, Any]]) -> str:
+def _silver(
+    asked: Mapping[str, Any],
+    collected: Mapping[str, Any],
+    fused: Mapping[str, Any],
+    evaluated: Mapping[str, Any],
+    champion: str,
+) -> list[str]:
+    """The voters: what came back of each, how far they agree, how right they are; silver isn't gold."""
+    outcomes = list(next(iter(collected["voters"].values())))
+    answers = [
+        (
+            one["voter"],
+            one["model"],
+            one["prompt"] + ("" if one["definitions"] else " without definitions"),
+            f"`{one['prompt_sha256'][:8]}`",
+            f"{one['rows']:,}",
+            *(f"{collected['voters'][one['voter']][outcome]:,}" for outcome in outcomes),
+        )
+        for one in asked["voters"]
+    ]
+    gold = fused["gold"] or {}
+    people = [
+        (
+            f"**{name}**" if name == "silver" else name,
+            _interval(fused["teachers"][name]["accuracy"]) if name in fused["teachers"] else "",
+            *(_interval(gold[name]["overall"][metric]) for metric in ("accuracy", "macro_f1")),
+            f"{gold[name]['n']:,}",
+        )
+        for name in gold
+    ] or [(name, _interval(one["accuracy"])) for name, one in fused["teachers"].items()]
+    head = ("voter", "accuracy, estimated from the votes alone")
+    agreement = fused["agreement"]
+    pairs = [
+        (
+            " and ".join(pair["between"]),
+            f"{pair['n']:,}",
+            *(_interval(pair[figure]) for figure in ("raw", "kappa", "alpha")),
+        )
+        for pair in agreement["pairs"]
+    ]
+    learnt = evaluated["test"]["label"][champion]
+    sections = [
+        "## collect",
+        _table(
+            ("voter", "model", "prompt", "hash", "asked", *(one.replace("_", " ") for one in outcomes)),
+            answers,
+        ),
+        f"Answers to unknown ids: {collected['unknown_ids']:,}.",
+        f"## fuse: {fused['method'].replace('_', ' ')}",
+        _table((*head, "accuracy by people", "macro-F1 by people", "n") if gold else head, people),
+    ]
+    if gold:
+        teachers = gold["silver"]
+        by_people, by_teachers = (_interval(one["overall"]["accuracy"]) for one in (teachers, learnt))
+        sections.append(
+            f"Silver is not gold. People agree with the teachers' fused labels in {by_people} of "
+            f"{teachers['n']:,} comments; {champion} agrees with the teachers in {by_teachers} of "
+            f"{learnt['n']:,} test comments."
+        )
+    return [
+        *sections,
+        f"Krippendorff's alpha over all annotators: {_interval(agreement['alpha'])}.",
+        _table(("annotators", "n", "raw agreement", "Cohen's kappa", "Krippendorff's alpha"), pairs),
+    ]
+
+
+def _rows(ledgers: Sequence[Ledger]) -> str:
     lines = [
         (
-            one["stage"],
-            f"{one['in']:,}",
-            f"{one['out']:,}",
-            ", ".join(f"{reason} {count:,}" for reason, count in one["dropped"].items()),
+            one.stage,
+            f"{one.rows_in:,}",
+            f"{one.rows_out:,}",
+            ", ".join(f"{reason} {count:,}" for reason, count in one.dropped.items()),
         )
         for one in ledgers
     ]
@@ -200,7 +276,10 @@ def _value(one: Mapping[str, float]) -> str:
     return f"{one['value']:.3f}"
 
 
-def _interval(one: Mapping[str, float]) -> str:
+def _interval(one: Mapping[str, float | None]) -> str:
+    """Empty where nothing defines the figure."""
+    if one["value"] is None or one["low"] is None:
+        return "" if one["value"] is None else f"{one['value']:.3f}"
     return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
 
 

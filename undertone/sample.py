@@ -20,10 +20,11 @@ from undertone.codebook import Codebook
 from undertone.errors import Problem
 from undertone.sample_words import ASIDES, FRAMES, FRAMINGS, SHARES, STANCES, WORDS
 
-COLUMNS = ("comment_id", "author", "posted", "source", "comment", "label", "gold")
+CODERS = ("coder_a", "coder_b", "coder_c")
+COLUMNS = ("comment_id", "author", "posted", "source", "comment", "truth", *CODERS)
 SHEETS = ("first half", "second half")
 SEPARATOR = "; "  # between the labels of one comment
-AGREEMENT = 0.92  # how often a silver label is the true one
+CARE = 0.95  # how often a coder gives the true label
 
 # Shares of the rows; there is at least one row of each kind.
 EXACT_REPEATS, NEAR_REPEATS = 0.02, 0.03
@@ -53,7 +54,9 @@ class Comment:
 def rows(codebook: Codebook, count: int, gold: int, rng: np.random.Generator) -> pd.DataFrame:
     """`count` rows with `COLUMNS`, oldest first; a few are empty, a few comments whole numbers.
 
-    `Problem` where a label has no examples, or where there are fewer labelled rows than `gold`.
+    `truth` is what each comment was made to say: the simulated voters know it, nothing else does.
+    `gold` rows have the labels of three people. `Problem` where a label has no examples, or where
+    there are fewer rows with a text than `gold`.
     """
     shares = _shares(codebook)
     writer = _written if codebook.name == "gender" else _recombined(codebook)
@@ -258,17 +261,23 @@ def _table(
             "posted": [_FIRST_DAY + timedelta(days=day) for day in days],
             "source": [_pick(_OUTLETS, rng) for _ in comments],
             "comment": pd.Series([comment.cell for comment in comments], dtype=object),
-            "label": [told(_silver(comment.labels, shares, codebook.many, rng)) for comment in comments],
-            "gold": [told(c.labels) if at in golden else None for at, c in enumerate(comments)],
+            "truth": [told(comment.labels) for comment in comments],
+            **{
+                coder: [
+                    told(_coded(comment.labels, shares, codebook.many, rng)) if at in golden else None
+                    for at, comment in enumerate(comments)
+                ]
+                for coder in CODERS
+            },
         }
     ).astype(object)
 
 
-def _silver(
+def _coded(
     truth: tuple[str, ...], shares: Mapping[str, float], many: bool, rng: np.random.Generator
 ) -> tuple[str, ...]:
-    """What a silver labeller says; in doubt he names a label that is frequent."""
-    if not truth or rng.random() < AGREEMENT:
+    """What a person says; in doubt a label that is frequent."""
+    if rng.random() < CARE:
         return truth
     others = [label for label in shares if label not in truth]
     weights = np.array([shares[label] for label in others])

@@ -2,8 +2,9 @@
 
 `comments`: `id`, `text`, `group`, `time`, `part` (an official split), `file`, `sheet`, `row`,
 `meta.<column>`, `label.<label>` and `gold.<label>` (0 or 1, empty where a row has no label).
-After cleaning also `repeat` (rows with the same number repeat each other); after the split `part`
-is train, validation or test. `scores`: `id` and a column 0..1 for each label.
+After cleaning also `repeat` (rows with the same number repeat each other); where voters gave the
+labels also `silver.<label>` (their fused scores), `teachers`, `prompts`, `answered`; after the split
+`part` is train, validation or test. `scores`: `id` and a column 0..1 for each label.
 """
 
 from pathlib import Path
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from undertone.errors import Problem
 from undertone.files import whole
 from undertone.labels import LabelSpace, Scores
+from undertone.text import same_name
 
 Reference = Literal["label", "gold"]
 PARTS = ("train", "validation", "test")
+FORMATS = (".parquet", ".csv", ".jsonl")  # that `share` writes
 COMMENTS = ("id", "text", "group", "time", "part", "file", "sheet", "row")
 
 
@@ -41,6 +44,17 @@ def write(table: pd.DataFrame, path: Path, needs: tuple[str, ...] = ("id",)) -> 
         table.to_parquet(beside, index=False)
 
 
+def share(table: pd.DataFrame, path: Path) -> None:
+    """A table for others, in the format of FORMATS that the file's name asks for."""
+    with whole(path) as beside:
+        if path.suffix == ".parquet":
+            table.to_parquet(beside, index=False)
+        elif path.suffix == ".csv":
+            table.to_csv(beside, index=False)
+        else:
+            table.to_json(beside, orient="records", lines=True, force_ascii=False)
+
+
 def checked(table: pd.DataFrame, needs: tuple[str, ...], *, where: str) -> pd.DataFrame:
     """`table` itself; `Problem` where a column is missing or an id is empty or stands twice."""
     missing = [column for column in needs if column not in table.columns]
@@ -60,6 +74,12 @@ def judged(table: pd.DataFrame, reference: Reference, space: LabelSpace) -> NDAr
     if not set(columns) <= set(table.columns):
         return np.full((len(table), len(columns)), np.nan)
     return table[columns].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def groups(table: pd.DataFrame) -> NDArray[np.int64]:
+    """A number for each row [n], the same for rows of one author; without one a row is by itself."""
+    names = table["group"].fillna("").map(same_name)
+    return pd.factorize(names.where(names != "", "\0" + table["id"]))[0].astype(np.int64)
 
 
 def scores_table(ids: "pd.Series[str]", scores: Scores, space: LabelSpace) -> pd.DataFrame:

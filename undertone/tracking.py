@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from undertone import provenance
 from undertone.errors import Problem
+from undertone.files import root
 
 _PATHS = (  # where MLflow keeps absolute paths
     ("experiments", "artifact_location"),
@@ -37,20 +38,6 @@ _PATHS = (  # where MLflow keeps absolute paths
 _ARTIFACT = re.compile(r"(?:mlflow-artifacts:/+|(?:file://)?/(?:.*/)?mlartifacts/)(.+)")
 _EVERY = 5.0  # seconds between two batches of numbers; each call costs about 30 ms on sqlite
 _PAUSE = 60.0  # seconds until a store that failed is tried again
-
-
-def root(start: Path | None = None) -> Path:
-    """The repository's folder: the first one upwards that holds `.dvc`.
-
-    An experiment's temporary copy stands for the repository it was made from, so that every way of
-    running reaches one store. Not from $DVC_ROOT, which a process inherits from another repository.
-    """
-    here = (start or Path.cwd()).resolve()
-    here = Path(str(here).partition("/.dvc/tmp/exps/")[0])
-    for folder in (here, *here.parents):
-        if (folder / ".dvc").is_dir():
-            return folder
-    raise Problem("no folder above holds .dvc", where=str(here), remedy="Work inside the repository.")
 
 
 def uri() -> str:

@@ -1,0 +1,44 @@
+"""The voters' answers, through the source's door: dropped files, a batch service, a local model."""
+
+from pathlib import Path
+
+from undertone import doors, stage, tables
+from undertone.codebook import read_codebook
+from undertone.files import whole
+from undertone.params import Params
+
+
+def main(
+    params: Params,
+    *,
+    source: str,
+    codebook: Path,
+    comments: Path,
+    requests: Path,
+    files: Path,
+    out: Path,
+) -> str:
+    voters = params.request[source].voters
+    with whole(out) as folder:
+        folder.mkdir()
+        match params.answer[source]:
+            case "none":
+                return doors.nobody(folder)
+            case "files":
+                return doors.from_files(source, files / source, folder)
+            case "endpoint":
+                return doors.from_endpoint(
+                    source, requests, voters, params.providers, params.endpoint, folder
+                )
+            case "local":
+                return doors.from_local_model(source, requests, voters, params.local, folder)
+            case "simulated":
+                table = tables.read(comments, ("id",))
+                book = read_codebook(codebook).asked(params.data.scheme)
+                return doors.from_simulation(
+                    source, requests, voters, table, book, params.local.seed, folder
+                )
+
+
+if __name__ == "__main__":
+    stage.run(main)

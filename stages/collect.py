@@ -1,0 +1,40 @@
+"""Every request ends in one outcome: a readable answer, or a counted reason why there is none."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from undertone import collect, stage, tables
+from undertone.codebook import read_codebook
+from undertone.files import whole, write_json
+from undertone.ledger import Ledger
+from undertone.params import Params
+
+
+def main(
+    params: Params,
+    *,
+    source: str,
+    codebook: Path,
+    comments: Path,
+    requests: Path,
+    answers: Path,
+    out: Path,
+    counts: Path,
+    ledger: Path,
+) -> str:
+    table = tables.read(comments, ("id", "text"))
+    asked = pd.read_parquet(requests / "asked.parquet")
+    voters = params.request[source].voters
+    book = read_codebook(codebook).asked(params.data.scheme)
+    found = collect.collect(asked, answers, book, voters)
+    with whole(out) as folder:
+        collect.write(found, requests, table, book, params.collect, folder)
+    write_json(counts, {"voters": found.counts, "unknown_ids": found.unknown})
+    rows = collect.rows(found, table) if voters else Ledger("collect", len(table), len(table))
+    rows.save(ledger)
+    return f"{rows.rows_in:,} rows → {rows.rows_out:,}\n{collect.told(found.counts, found.unknown)}"
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,242 @@
+"""Answer files → one outcome for each request, and one vote for each readable answer.
+
+Files come in any order, with retries, error files and repeats; what an answer says is decided in
+`answers`. Every request ends in exactly one outcome.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from undertone.answers import Reader, Reading
+from undertone.codebook import Codebook
+from undertone.errors import Problem
+from undertone.ledger import Ledger
+from undertone.params import Collect, Outcome, Voter
+from undertone.request import shards
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+REPEATED = "repeated"
+PROVIDER_ERROR = Reading("provider_error")
+NONE = -1  # the class of a comment without a label, as the published tables have it
+
+
+@dataclass(frozen=True)
+class Collected:
+    """`votes`: custom_id, id, voter, outcome, answered (a date, or empty), and 0 or 1 for each label,
+    NaN without a valid answer. `counts`: voter → each of OUTCOMES, whose sum is what was asked;
+    besides, `repeated` (a further answer that says the same). `unknown`: answers to nothing asked."""
+
+    votes: pd.DataFrame
+    counts: dict[str, dict[str, int]]
+    unknown: int
+
+
+def collect(
+    asked: pd.DataFrame, folder: Path, codebook: Codebook, voters: Mapping[str, Voter]
+) -> Collected:
+    """The outcome of every row of `asked` (see `request.write`) by the answers in `folder`.
+
+    Several answers to one request: an error counts only where there is nothing else, and answers
+    that differ are no answer. `Problem` on an unreadable file, and on a voter without any answer.
+    """
+    readers = {
+        name: Reader(codebook, reasoning=codebook.prompt(voter.prompt).reasoning)
+        for name, voter in voters.items()
+    }
+    voter_of = dict(zip(asked["custom_id"], asked["voter"], strict=True))
+    found: dict[str, list[tuple[Reading, str]]] = {}
+    unknown = 0
+    for custom_id, record in read_folder(folder):
+        voter = voter_of.get(custom_id)
+        if voter is None:
+            unknown += 1
+        else:
+            found.setdefault(custom_id, []).append((reading(record, readers[voter]), _date(record)))
+    answered = {voter_of[custom_id] for custom_id in found}
+    if missing := [name for name in voters if name not in answered]:
+        hint = f" ({unknown:,} answers are to other requests: another prompt, model or table?)"
+        raise Problem(
+            f"no answer of voter {', '.join(missing)}{hint if unknown else ''}",
+            where=str(folder),
+            remedy="Add the answer files, or take the voter out of `request`.",
+        )
+    return _tabled(asked, found, codebook, unknown)
+
+
+def reading(record: Mapping[str, Any], reader: Reader) -> Reading:
+    """What one line of an output or error file says."""
+    response = record.get("response")
+    body = response.get("body") if isinstance(response, Mapping) else None
+    if record.get("error") or not isinstance(body, Mapping) or body.get("error"):
+        return PROVIDER_ERROR
+    status = response.get("status_code", 200) if isinstance(response, Mapping) else None
+    choices = body.get("choices")
+    if not isinstance(status, int) or status >= 400 or not isinstance(choices, list) or not choices:
+        return PROVIDER_ERROR
+    choice = choices[0] if isinstance(choices[0], Mapping) else {}
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        return PROVIDER_ERROR
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        return Reading("refused")
+    content = message.get("content")
+    if not isinstance(content, str):
+        return Reading("unparsable")
+    return (reader.read_cut if choice.get("finish_reason") == "length" else reader.read)(content)
+
+
+def read_folder(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line of each .jsonl file below `folder` with its `custom_id`; `Problem` on a broken one."""
+    for path in sorted(folder.rglob("*.jsonl")):
+        if path.is_file():
+            yield from _read(path)
+
+
+def tables(votes: pd.DataFrame, texts: Mapping[str, str], codebook: Codebook) -> dict[str, pd.DataFrame]:
+    """`<voter>/unlabelled`, `/labelled` and `/purged`, each with custom_id, message, class: nobody's
+    class yet (-1), each answer's code (several joined by `;`) or -1, and only those that have one."""
+    codes = np.array([label.answer for label in codebook.labels], dtype=object)
+    labels = list(codebook.space.labels)
+    made = {}
+    for voter, own in votes.groupby("voter", sort=False):
+        flags = own[labels].to_numpy() == 1
+        ok = (own["outcome"] == "ok").to_numpy()
+        classes = [
+            ";".join(codes[row]) if valid else str(NONE) for row, valid in zip(flags, ok, strict=True)
+        ]
+        labelled = pd.DataFrame(
+            {"custom_id": own["custom_id"], "message": own["id"].map(texts), "class": classes}
+        )
+        made[f"{voter}/unlabelled"] = labelled.assign(**{"class": str(NONE)})
+        made[f"{voter}/labelled"] = labelled
+        made[f"{voter}/purged"] = labelled[ok]
+    return made
+
+
+def retry(requests: Path, votes: pd.DataFrame, outcomes: Iterable[Outcome]) -> dict[str, list[bytes]]:
+    """The request lines to send again, by the name of their file, as they were sent."""
+    again = set(votes.loc[votes["outcome"].isin(list(outcomes)), "custom_id"])
+    lines: dict[str, list[bytes]] = {}
+    for voter in votes["voter"].unique() if again else ():
+        for path in shards(requests, str(voter)):
+            with path.open("rb") as file:
+                if chosen := [line for line in file if json.loads(line)["custom_id"] in again]:
+                    lines[path.name] = chosen
+    return lines
+
+
+def rows(collected: Collected, comments: pd.DataFrame) -> Ledger:
+    """Comments that anybody answered, and those without any valid answer."""
+    votes = collected.votes
+    heard = votes.loc[votes["outcome"] == "ok", "id"].nunique()
+    return Ledger("collect", len(comments), heard, {"no valid answer": len(comments) - heard})
+
+
+def write(
+    collected: Collected,
+    requests: Path,
+    comments: pd.DataFrame,
+    codebook: Codebook,
+    settings: Collect,
+    folder: Path,
+) -> None:
+    """Into `folder`: `votes.parquet`, `<voter>/{unlabelled,labelled,purged}.csv`, and in `retry/` the
+    requests to send again."""
+    folder.mkdir(parents=True)
+    collected.votes.to_parquet(folder / "votes.parquet", index=False)
+    texts = dict(zip(comments["id"], comments["text"], strict=True))
+    for name, table in tables(collected.votes, texts, codebook).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    for name, lines in retry(requests, collected.votes, settings.retry).items():
+        (folder / "retry").mkdir(exist_ok=True)
+        (folder / "retry" / name).write_bytes(b"".join(lines))
+
+
+def told(counts: Mapping[str, Mapping[str, int]], unknown: int) -> str:
+    """A table for people: a line a voter, a column an outcome."""
+    head = ["voter", "asked", *OUTCOMES, REPEATED]
+    lines = [head]
+    for name, one in counts.items():
+        asked = sum(one[outcome] for outcome in OUTCOMES)
+        lines.append([name, f"{asked:,}", *(f"{one[column]:,}" for column in head[2:])])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    shown = [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    ]
+    return "\n".join([*shown, f"answers to unknown ids: {unknown:,}"])
+
+
+def _tabled(
+    asked: pd.DataFrame,
+    found: Mapping[str, list[tuple[Reading, str]]],
+    codebook: Codebook,
+    unknown: int,
+) -> Collected:
+    place = {label: at for at, label in enumerate(codebook.space.labels)}
+    flags = np.full((len(asked), len(place)), np.nan)
+    outcomes, dates = [], []
+    counts = {voter: dict.fromkeys((*OUTCOMES, REPEATED), 0) for voter in asked["voter"].unique()}
+    for row, (custom_id, voter) in enumerate(zip(asked["custom_id"], asked["voter"], strict=True)):
+        read, date, repeated = _settled(found.get(custom_id, []))
+        outcomes.append(read.outcome)
+        dates.append(date)
+        counts[voter][read.outcome] += 1
+        counts[voter][REPEATED] += repeated
+        if read.outcome == "ok":
+            flags[row] = 0
+            flags[row, [place[label] for label in read.labels]] = 1
+    votes = asked[["custom_id", "id", "voter"]].assign(outcome=outcomes, answered=dates)
+    labels = pd.DataFrame(flags, columns=list(place), index=votes.index)
+    return Collected(pd.concat([votes, labels], axis=1), counts, unknown)
+
+
+def _settled(found: list[tuple[Reading, str]]) -> tuple[Reading, str, int]:
+    """The reading that counts, its date, and how many further answers say the same."""
+    answers = [one for one in found if one[0] != PROVIDER_ERROR] or found
+    if not answers:
+        return Reading("missing"), "", 0
+    if len({read for read, _ in answers}) > 1:
+        return Reading("duplicate"), "", 0
+    return answers[0][0], max(date for _, date in answers), len(answers) - 1
+
+
+def _date(record: Mapping[str, Any]) -> str:
+    """The day, in UTC, that the provider stamped on the answer; empty without one."""
+    response = record.get("response")
+    body = response.get("body") if isinstance(response, Mapping) else None
+    created = body.get("created") if isinstance(body, Mapping) else None
+    if isinstance(created, bool) or not isinstance(created, int | float) or not 0 < created < 2**33:
+        return ""
+    return datetime.fromtimestamp(created, UTC).date().isoformat()
+
+
+def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}, line {number}"
+            try:
+                content = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                record = json.loads(content) if content else None
+            except (ValueError, RecursionError):
+                raise Problem(
+                    "not a line of JSON in UTF-8; is the file only half written?",
+                    where=where,
+                    remedy="Fetch the file again, or delete the line: what it answers is then missing.",
+                ) from None
+            if record is None and not content:
+                continue
+            if not isinstance(record, dict) or not isinstance(record.get("custom_id"), str):
+                raise Problem(
+                    "no `custom_id`; an answer file holds what a batch service gave back",
+                    where=where,
+                    remedy="Take the file away if it holds something else.",
+                )
+            yield record["custom_id"], record

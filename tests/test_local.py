@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import (
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -22,8 +23,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from undertone import local
+from undertone import doors, local
 from undertone.errors import Problem
+from undertone.params import Local, Voter
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
 CHATML = (
@@ -420,3 +422,24 @@ def test_a_line_that_is_no_request_is_named_and_not_shown(qwen: Path, tmp_path: 
     with pytest.raises(Problem, match=r"s-000.jsonl, line 2: no request") as told:
         answered(path, qwen, tmp_path)
     assert SECRET not in str(told.value)
+
+
+def test_the_door_lays_a_base_down_once_with_its_template(
+    qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "requests").mkdir()
+    shard(tmp_path / "requests", texts(3), name="v-0001.jsonl")
+    out = tmp_path / "out"
+    out.mkdir()
+    how = {"provider": "here", "prompt": "p", "definitions": True, "temperature": 0.0, "max_tokens": 4}
+    voters = {"v": Voter.model_validate({**how, "model": f"path:{qwen}"})}
+    for _ in range(2):
+        doors.from_local_model("private", Path("requests"), voters, Local(batch=2, seed=0), out)
+    assert len((out / "v-0001.output.jsonl").read_text("utf-8").splitlines()) == 3
+    (laid,) = (doors.STATE / "private" / "bases").iterdir()
+    assert AutoTokenizer.from_pretrained(laid).chat_template == CHATML
+    voters = {"v": Voter.model_validate({**how, "model": "gpt-4"})}
+    with pytest.raises(Problem, match="'gpt-4' is no base"):
+        doors.from_local_model("private", Path("requests"), voters, Local(batch=2, seed=0), out)

@@ -12,7 +12,8 @@ from undertone.params import Params
 
 def main(params: Params, *, codebook: Path, out: Path) -> str:
     rng = np.random.default_rng(params.sample.seed)
-    rows = sample.rows(read_codebook(codebook), params.sample.rows, params.sample.gold, rng)
+    book = read_codebook(codebook).asked(params.sample.scheme)
+    rows = sample.rows(book, params.sample.rows, params.sample.gold, rng)
     with whole(out) as beside:
         beside.mkdir()
         sample.write_workbook(rows, beside / "comments.xlsx")

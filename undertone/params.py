@@ -45,10 +45,14 @@ class Data(Section):
 
 
 class Sample(Section):
-    """The stand-in workbook; `seed` is apart from `params.seed`, as the data are not the training's."""
+    """The stand-in workbook; `seed` is apart from `params.seed`, as the data are not the training's.
+
+    `scheme`: a question of the codebook, empty for its own labels.
+    """
 
     seed: Seed
     codebook: Name
+    scheme: str | None
     rows: Annotated[int, Field(ge=100)]
     gold: Annotated[int, Field(ge=0)]
 

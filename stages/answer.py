@@ -28,7 +28,7 @@ def main(
                 return doors.from_files(source, files / source, folder)
             case "endpoint":
                 return doors.from_endpoint(
-                    source, requests, voters, params.providers, params.endpoint, folder
+                    source, requests, voters, params.providers, params.endpoint, out, folder
                 )
             case "local":
                 return doors.from_local_model(source, requests, voters, params.local, folder)

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from undertone import collect, stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import whole, write_json
 from undertone.ledger import Ledger
 from undertone.params import Params
+from undertone.request import ASKED
 
 
 def main(
@@ -24,7 +23,7 @@ def main(
     ledger: Path,
 ) -> str:
     table = tables.read(comments, ("id", "text"))
-    asked = pd.read_parquet(requests / "asked.parquet")
+    asked = tables.read(requests / "asked.parquet", ASKED, key="custom_id")
     voters = params.request[source].voters
     book = read_codebook(codebook).asked(params.data.scheme)
     found = collect.collect(asked, answers, book, voters)

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from undertone import silver, stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import read_json, write_json
@@ -23,10 +21,11 @@ def main(
 ) -> str:
     table = tables.read(comments, ("id", "text", "group"))
     found = silver.fused(
-        pd.read_parquet(votes),
+        tables.read(votes, ("custom_id", "id", "voter", "outcome"), key="custom_id"),
         table,
         {one["voter"]: one["prompt_sha256"] for one in read_json(plan)["voters"]},
-        read_codebook(codebook).asked(params.data.scheme).space,
+        read_codebook(codebook),
+        params.data.scheme,
         params.fuse,
         draws=params.evaluate.draws,
         seed=params.seed,

@@ -15,7 +15,7 @@ def main(
 ) -> str:
     table = tables.read(comments, ("id", "text"))
     asked = request.ballots(params.request[source], read_codebook(codebook).asked(params.data.scheme))
-    plans = request.plan(table, asked, params.providers, params.prices)
+    plans = request.plan(table, asked, params.providers, params.prices, params.answer[source])
     sent = request.rendered(asked)
     if plans:
         print(request.told(plans, sent))

@@ -503,6 +503,27 @@ def test_a_bare_list_of_all_labels_may_be_the_prompts_own_and_is_not_read() -> N
     assert len(reader.read(", ".join(names[:-1])).labels) == 6
 
 
+def test_where_each_label_is_asked_for_a_label_alone_is_no_answer() -> None:
+    reader = Reader(BOOKS["toxicity"], reasoning=False, each=True)
+    for answer in ("obscene", "obscene, violent", '["obscene"]'):
+        assert told(reader.read(answer)) == "?"
+    assert reader.read("none").outcome == "ok"
+
+
+def test_a_list_that_was_cut_off_is_no_answer() -> None:
+    reader = READERS["toxicity"]
+    assert told(reader.read("obscene, violent")) == "obscene+violent"
+    assert told(reader.read_cut("obscene, violent")) == "?"
+    assert told(reader.read_cut('["obscene", "violent"]')) == "obscene+violent"
+
+
+def test_an_answer_that_is_only_shown_as_a_form_is_no_answer() -> None:
+    reader = Reader(BOOKS["gender"], reasoning=True)
+    assert told(reader.read("The format is:\nLabel: [1]")) == "?"
+    assert told(reader.read("The writer complains.\nLabel: [1]")) != "?"
+    assert told(reader.read_cut("The writer complains.\nLabel: [1]")) == "?"
+
+
 def test_what_was_cut_off_is_not_read_where_it_may_begin_another_label() -> None:
     tens = Reader(
         book("tens", [("one", "Support", 1), ("two", "Support Gun", 2), ("ten", "Other", 10)]),

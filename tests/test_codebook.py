@@ -211,7 +211,8 @@ def test_an_incomplete_or_overlapping_merge_is_not_learnt(
     assert codebook.merge_faults("told") == [fault]
     with pytest.raises(Problem, match=f"merge told: {fault}"):
         codebook.learnt("told")
-    assert codebook.asked("told") is codebook  # labelling can go on meanwhile
+    with pytest.raises(Problem, match=f"merge told: {fault}"):
+        codebook.asked("told")  # before anybody is asked and paid
 
 
 @pytest.mark.parametrize(

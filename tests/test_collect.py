@@ -19,8 +19,17 @@ from undertone.params import Collect
 VOTERS = {"v": voter(), "w": voter(definitions=False)}
 
 
-def ok(custom_id: str, content: object, **message: object) -> dict:
-    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": "stop"}
+BODY = {"created": 1_735_732_800, "choices": [{"message": {"content": "[1]"}}]}
+
+UNDATED = {**BODY, "created": 0}
+
+
+def cut(custom_id: str, content: str) -> dict:
+    return ok(custom_id, content, finish="length")
+
+
+def ok(custom_id: str, content: object, finish: str = "stop", **message: object) -> dict:
+    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     body = {"created": 1_735_732_800, "choices": [choice]}
     return {"custom_id": custom_id, "response": {"status_code": 200, "body": body}, "error": None}
 
@@ -56,7 +65,9 @@ def outcomes(found: collect.Collected, name: str = "v") -> list[str]:
         ([ok("?", "[1]")], "ok"),
         ([ok("?", "[1]"), ok("?", "1")], "ok"),
         ([ok("?", "[1]"), ok("?", "[0]")], "duplicate"),
-        ([ok("?", "[1]"), ok("?", "who knows")], "duplicate"),
+        ([ok("?", "[1]"), ok("?", "who knows")], "ok"),
+        ([ok("?", "I cannot assist with this request."), ok("?", "[1]")], "ok"),
+        ([ok("?", "hmm"), ok("?", "hmm")], "unparsable"),
         ([error("?"), ok("?", "[1]")], "ok"),
         ([ok("?", "[1]"), error("?")], "ok"),
         ([error("?"), error("?")], "provider_error"),
@@ -76,6 +87,14 @@ def outcomes(found: collect.Collected, name: str = "v") -> list[str]:
         ([ok("?", None)], "unparsable"),
         ([ok("?", ["[1]"])], "unparsable"),
         ([ok("?", "[7]")], "out_of_schema"),
+        ([cut("?", "kind")], "unparsable"),
+        ([cut("?", "cold")], "ok"),
+        ([ok("?", "[1]", finish="content_filter")], "refused"),
+        (
+            [{"custom_id": "?", "response": {"status_code": 400, "body": {**BODY, "created": 0}}}],
+            "provider_error",
+        ),
+        ([{"custom_id": "?", "response": {"body": BODY}}], "ok"),
     ],
 )
 def test_each_fault_has_its_outcome(
@@ -94,6 +113,21 @@ def test_each_fault_has_its_outcome(
     assert row["answered"] == (
         "2025-01-01" if outcome not in ("missing", "duplicate", "provider_error") else ""
     )
+
+
+def test_the_latest_day_of_an_answer_counts(tmp_path: Path, asked: pd.DataFrame) -> None:
+    lines = [ok(one, "[1]") for one in asked["custom_id"]]
+    later = ok(ids(asked)[0], "1")
+    later["response"]["body"]["created"] += 86_400
+    found = collect.collect(asked, dropped(tmp_path / "in", later, *lines), codebook(), VOTERS)
+    assert found.votes["answered"].tolist()[:2] == ["2025-01-02", "2025-01-01"]
+    assert (found.counts["v"]["repeated"], found.counts["w"]["repeated"]) == (1, 0)
+
+
+def test_errors_are_no_repeated_answers(tmp_path: Path, asked: pd.DataFrame) -> None:
+    lines = [ok(one, "[1]") for one in asked["custom_id"][1:]] + [error(ids(asked)[0])] * 3
+    found = collect.collect(asked, dropped(tmp_path / "in", *lines), codebook(), VOTERS)
+    assert (found.counts["v"]["provider_error"], found.counts["v"]["repeated"]) == (1, 0)
 
 
 def test_files_in_any_order_and_number_give_the_same_votes(tmp_path: Path, asked: pd.DataFrame) -> None:

@@ -55,8 +55,8 @@ def shard(folder: Path, *ids: str, name: str = "s-000.jsonl", text: str = SECRET
 
 
 def asked(server: FaultyServer, folder: Path, *shards: Path, **changed: Any) -> str:
-    (folder / "out").mkdir(exist_ok=True)
-    where = {"state": folder / "state", "out": folder / "out"}
+    (folder / "out").mkdir(exist_ok=True, parents=True)
+    where = {"state": folder / "state", "before": folder / "before", "out": folder / "out"}
     return endpoint.answers({"v": (shards, provider(server))}, settings(**changed), **where)
 
 
@@ -111,7 +111,7 @@ def test_an_edited_shard_is_a_new_job(server: FaultyServer, tmp_path: Path) -> N
 def test_another_voter_with_the_same_requests_is_asked_too(server: FaultyServer, tmp_path: Path) -> None:
     path = shard(tmp_path, "a")
     asked(server, tmp_path, path)
-    where = {"state": tmp_path / "state", "out": tmp_path / "out"}
+    where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path / "out"}
     endpoint.answers({"w": ([path], provider(server))}, settings(), **where)
     assert len(server.batches) == 2
 
@@ -270,6 +270,52 @@ def test_a_pause_too_long_is_left_to_the_next_run(server: FaultyServer, tmp_path
     assert server.calls[CREATE] == 1
 
 
+def test_what_was_answered_in_another_file_is_not_asked_again(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    """A new comment, or another limit of lines, cuts all the files that follow anew."""
+    asked(server, tmp_path / "first", shard(tmp_path, "a", "b", "c"))
+    where = {"state": tmp_path / "first" / "state", "before": tmp_path / "none", "out": tmp_path / "out"}
+    (tmp_path / "out").mkdir()
+    cut = [
+        shard(tmp_path, "a", "b", name="v-0001.jsonl"),
+        shard(tmp_path, "c", "new", name="v-0002.jsonl"),
+    ]
+    slashed = provider(server).model_copy(update={"url": f"{server.url}/"})
+    told = endpoint.answers({"v": (cut, slashed)}, settings(), **where)
+    assert [server.asked(number) for number in range(len(server.batches))] == [["a", "b", "c"], ["new"]]
+    assert "4 asked in 1 batches → 4 answered" in told
+    given = [
+        json.loads(line)["custom_id"]
+        for path in (tmp_path / "out").iterdir()
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    assert sorted(given) == ["a", "b", "c", "new"]
+
+
+def test_a_colleague_with_the_answers_pays_for_nothing(server: FaultyServer, tmp_path: Path) -> None:
+    path = shard(tmp_path, "a", "b")
+    asked(server, tmp_path / "owner", path)
+    before = tmp_path / "owner" / "out"
+    (tmp_path / "out").mkdir()
+    where = {"state": tmp_path / "fresh", "before": before, "out": tmp_path / "out"}
+    endpoint.answers({"v": ([path], provider(server))}, settings(), **where)
+    assert server.calls[CREATE] == 1
+    assert len((tmp_path / "out" / "s-000.known.jsonl").read_text("utf-8").splitlines()) == 2
+
+
+def test_an_answer_without_a_status_is_an_answer(server: FaultyServer, tmp_path: Path) -> None:
+    def bare(one: str) -> faulty.Line:
+        line = faulty.answer(one)
+        del line["response"]["status_code"]
+        return line
+
+    server.plans = [Plan(output=lambda lines: [bare(one["custom_id"]) for one in lines])]
+    told = asked(server, tmp_path, shard(tmp_path, "a", "b"))
+    assert "2 answered" in told
+    assert server.calls[CREATE] == 1
+
+
 def test_a_line_that_is_no_request_is_told(server: FaultyServer, tmp_path: Path) -> None:
     one = shard(tmp_path, "a")
     one.write_text('{"custom_id": "a"}\n' + json.dumps({"custom_id": 7, "body": SECRET}))
@@ -286,7 +332,7 @@ def test_all_voters_are_asked_at_the_same_time(server: FaultyServer, tmp_path: P
         name: ([shard(tmp_path / "shards", "a", "b", name=f"{name}-0001.jsonl")], provider(server))
         for name in ("v", "w")
     }
-    where = {"state": tmp_path / "state", "out": tmp_path / "out"}
+    where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path / "out"}
     server.faults[POLL] = [faulty.refusal(401, "invalid_api_key", "")]
     with pytest.raises(Problem, match="HTTP 401"):
         endpoint.answers(ballots, settings(), **where)
@@ -407,7 +453,7 @@ def test_a_key_that_is_none_is_told_before_anything_leaves(
 
 
 def test_a_provider_without_url_or_key_is_told(server: FaultyServer, tmp_path: Path) -> None:
-    where = {"state": tmp_path / "state", "out": tmp_path}
+    where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path}
     for changed, fault in (({"url": None}, "has no url"), ({"key": None}, "names no environment")):
         with pytest.raises(Problem, match=fault):
             endpoint.answers({"v": ([], provider(server, **changed))}, settings(), **where)
@@ -518,7 +564,7 @@ from undertone import endpoint, params
 own = json.loads(sys.argv[1])
 ballots = {"v": ([Path(own["shard"])], params.Provider(**own["provider"]))}
 print(endpoint.answers(ballots, params.Endpoint(**own["settings"]),
-      state=Path(own["state"]), out=Path(own["out"])))
+      state=Path(own["state"]), before=Path(own["state"]) / "none", out=Path(own["out"])))
 """
 
 

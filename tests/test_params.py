@@ -103,3 +103,28 @@ def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
         read_params(path)
     with pytest.raises(Problem, match="no such file"):
         read_params(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("providers.openai.key=sk-canary-1", "providers.openai.key: write the name of an environment"),
+        ("providers.openai.url=https://me:canary@llm.example.org/v1", "no user, password or key"),
+        ("providers.openai.url=http://llm.example.org/v1", "must begin with https://"),
+        ("+request.private.voters.gold={provider: openai}", "'gold' means something else"),
+        ("answer.private=files", "request.private.voters is empty"),
+        ("~request.edos", "request.edos is missing"),
+    ],
+)
+def test_voters_and_providers_are_checked_and_no_secret_is_shown(
+    tmp_path: Path, override: str, told: str
+) -> None:
+    lines = faults(tmp_path, override)
+    assert any(told in line for line in lines)
+    assert not any("canary" in line for line in lines)
+
+
+def test_a_table_with_labels_and_voters_is_told(tmp_path: Path) -> None:
+    voter = "{provider: openai, model: m, prompt: p, definitions: true, temperature: 0.0, max_tokens: 4}"
+    lines = faults(tmp_path, "answer.private=files", f"+request.private.voters.one={voter}")
+    assert any("both ingest.private.labels and the voters" in line for line in lines)

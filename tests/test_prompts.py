@@ -168,7 +168,7 @@ def test_no_two_labels_have_the_same_right_answer(codebook: Codebook, name: str)
 @each_prompt
 def test_a_right_answer_is_read_back_as_its_label(codebook: Codebook, name: str) -> None:
     prompt = codebook.prompt(name)
-    reader = Reader(codebook, reasoning=prompt.reasoning)
+    reader = Reader(codebook, reasoning=prompt.reasoning, each=prompt.each_answer is not None)
     for label in codebook.labels:
         reading = reader.read(prompts.answered(codebook, prompt, {label.id}))
         assert (reading.outcome, reading.labels) == ("ok", (label.id,))
@@ -178,9 +178,9 @@ def test_a_right_answer_is_read_back_as_its_label(codebook: Codebook, name: str)
 def test_where_many_labels_may_apply_any_set_of_them_is_read_back(name: str) -> None:
     codebook = book(name)
     prompt = codebook.prompt("corrected")
-    reader = Reader(codebook, reasoning=False)
+    reader = Reader(codebook, reasoning=False, each=prompt.each_answer is not None)
     labels = codebook.space.labels
-    for chosen in ((), labels[:1], labels[1:3], labels[-2:], labels):
+    for chosen in ((), labels[:1], labels[1:3], labels[-2:], labels[:-1]):
         reading = reader.read(prompts.answered(codebook, prompt, chosen))
         assert (reading.outcome, reading.labels) == ("ok", chosen)
 
@@ -226,10 +226,6 @@ def with_label(codebook: Codebook, **values: object) -> Codebook:
 WORDINGS: dict[str, Callable[[Any], Any]] = {
     "system": lambda text: text + " Please.",
     "user": lambda text: "Now: " + text,
-    "answer": lambda text: text + ".",
-    "each_answer": lambda _: ("yes", "no"),
-    "between_answers": lambda text: text + "and ",
-    "template": lambda text: text + "\n",
     "definitions": lambda given: {name: text + " Really." for name, text in given.items()},
     "each_definition": lambda text: "* " + text,
     "between_definitions": lambda text: text + ";",
@@ -245,6 +241,15 @@ def test_the_digest_changes_with_any_wording_of_the_prompt(field: str) -> None:
     prompt = codebook.prompt("published")
     changed = prompt.model_copy(update={field: WORDINGS[field](getattr(prompt, field))})
     assert digest(codebook, changed) != digest(codebook, prompt)
+
+
+@pytest.mark.parametrize(("field", "value"), [("answer", "{id}"), ("template", None), ("source", "x")])
+def test_the_digest_does_not_change_with_what_no_voter_is_told(field: str, value: str | None) -> None:
+    codebook = book("gun_control")
+    prompt = codebook.prompt("published")
+    changed = prompt.model_copy(update={field: value})
+    assert getattr(changed, field) != getattr(prompt, field)
+    assert digest(codebook, changed) == digest(codebook, prompt)
 
 
 @pytest.mark.parametrize(("field", "value"), [("name", "X"), ("definition", "X"), ("code", "X")])

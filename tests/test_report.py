@@ -114,17 +114,20 @@ def test_voters_are_shown_with_outcomes_agreement_and_what_people_think_of_them(
     pair = {"between": ["v", "ann"], "n": 3, "raw": figure, "kappa": nothing, "alpha": figure}
     fused = {
         "method": "dawid_skene",
+        "many": False,
         "teachers": {"v": {"accuracy": nothing}},
         "gold": {"v": {"overall": overall, "n": 3}, "silver": {"overall": overall, "n": 3}},
         "agreement": {"alpha": figure, "pairs": [pair]},
     }
-    learnt = {"test": {"label": {"bert": {"overall": overall, "n": 7}}}}
+    one, other = {"overall": overall, "n": 7}, {"overall": overall, "n": 3}
+    learnt = {"test": {"label": {"bert": one}, "gold": {"teachers": other, "bert": other}}}
     collected = {"voters": {"v": {"ok": 8, "out_of_schema": 1}}, "unknown_ids": 2}
     page = "\n".join(report._silver({"voters": [voter]}, collected, fused, learnt, "bert"))
     assert "| v | m | p without definitions | `abcdef01` | 9 | 8 | 1 |" in page
     assert "| v |  | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] | 3 |" in page
     assert "| v and ann | 3 | 0.500 [0.400, 0.600] |  | 0.500 [0.400, 0.600] |" in page
-    assert "People agree with the teachers' fused labels in 0.500 [0.400, 0.600] of 3 comments" in page
+    assert "bert agrees with its teachers in 0.500 [0.400, 0.600] of 7 comments" in page
+    assert "People agree with the teachers in 0.500 [0.400, 0.600] of 3" in page
     assert "unknown ids: 2" in page
 
 

@@ -9,7 +9,7 @@ import pytest
 from undertone import request
 from undertone.codebook import Codebook
 from undertone.errors import Problem
-from undertone.params import Price, Provider, Voter
+from undertone.params import Door, Price, Provider, Voter
 from undertone.request import Ballot
 
 HERE = Provider(url=None, key=None, lines=5, bytes=10_000, may_read=[])
@@ -30,7 +30,13 @@ def codebook(definition: str = "warm words") -> Codebook:
                     "definition": definition,
                     "examples": ["well"],
                 },
-                {"id": "cold", "name": "cold", "code": 1, "definition": "cold words"},
+                {
+                    "id": "cold",
+                    "name": "cold",
+                    "code": 1,
+                    "definition": "cold words",
+                    "aliases": ["kind of cold"],
+                },
             ],
             "merges": {"all": {"kind": ["kind"], "not kind": ["cold"]}},
             "prompts": {
@@ -75,7 +81,7 @@ def comments(rows: int = 12) -> pd.DataFrame:
 
 def written(folder: Path, table: pd.DataFrame, *ballots: Ballot, provider: Provider = HERE) -> Path:
     providers = {"here": provider}
-    plans = request.plan(table, ballots, providers, {})
+    plans = request.plan(table, ballots, providers, {}, "files")
     request.write(table, ballots, providers, plans, folder)
     return folder
 
@@ -138,10 +144,11 @@ def test_files_keep_the_providers_limit_of_bytes_and_are_full(tmp_path: Path, li
     assert max(sizes) <= limit
     # the first line of the next file would not have fitted
     assert all(size + len(line) + 1 > limit for size, line in zip(sizes[:-1], first[1:], strict=True))
-    plans = request.plan(table, [ballot()], {"here": provider}, {})
+    plans = request.plan(table, [ballot()], {"here": provider}, {}, "local")
     assert plans[0].shards == len(sizes)
     assert [line["custom_id"] for line in lines(folder)] == [
-        ballot().custom_id(id_, text) for id_, text in zip(table["id"], table["text"], strict=True)
+        ballot().custom_id(text, table["text"].tolist()[:row].count(text))
+        for row, text in enumerate(table["text"])
     ]
 
 
@@ -155,37 +162,70 @@ def test_a_comment_too_large_for_a_file_is_told_without_its_text(tmp_path: Path)
 
 
 def test_an_id_changes_with_the_text_the_prompt_and_the_model_and_says_nothing_of_the_row() -> None:
-    same = ballot().custom_id("7", "text")
-    assert same == ballot().custom_id("7", "text")
+    same = ballot().custom_id("text", 0)
+    assert same == ballot().custom_id("text", 0)
     others = {
-        ballot().custom_id("8", "text"),
-        ballot().custom_id("7", "texts"),
-        ballot(definitions=False).custom_id("7", "text"),
-        ballot(model="n").custom_id("7", "text"),
-        ballot(temperature=0.5).custom_id("7", "text"),
-        ballot(book=codebook("other words")).custom_id("7", "text"),
-        ballot("w").custom_id("7", "text"),
+        ballot().custom_id("text", 1),
+        ballot().custom_id("texts", 0),
+        ballot(definitions=False).custom_id("text", 0),
+        ballot(model="n").custom_id("text", 0),
+        ballot(provider="away").custom_id("text", 0),
+        ballot(temperature=0.5).custom_id("text", 0),
+        ballot(max_tokens=5).custom_id("text", 0),
+        ballot(book=codebook("other words")).custom_id("text", 0),
+        ballot("w").custom_id("text", 0),
     }
-    assert len(others) == 7
+    assert len(others) == 9
     assert same not in others
-    assert len(ballot("v" * 90).custom_id("7", "text")) <= 64
+    assert len(ballot("v" * 40).custom_id("text", 0)) <= 64
+    examples = codebook().model_copy(update={"title": "another"})
+    assert ballot(book=examples).custom_id("text", 0) == same
+
+
+def test_comments_of_one_text_have_ids_that_tell_nothing_of_the_labs(
+    tmp_path: Path,
+) -> None:
+    table = pd.DataFrame({"id": ["a", "b", "c"], "text": ["same", "other", "same"]})
+    renamed = table.assign(id=["x", "y", "z"])
+    one, two = (
+        pd.read_parquet(written(tmp_path / name, frame, ballot()) / "asked.parquet")
+        for name, frame in (("one", table), ("two", renamed))
+    )
+    assert one["custom_id"].nunique() == 3
+    assert one["custom_id"].tolist() == two["custom_id"].tolist()
+    assert two["id"].tolist() == ["x", "y", "z"]
 
 
 def test_the_egress_record_names_every_id_its_provider_and_prompt(tmp_path: Path) -> None:
     table = comments(3)
     providers = {"here": HERE, "away": AWAY}
-    asked = [ballot("stays"), ballot("goes", provider="away", definitions=False)]
-    request.write(table, asked, providers, request.plan(table, asked, providers, {}), tmp_path)
-    stays, goes = json.loads((tmp_path / "egress.json").read_text("utf-8"))["voters"]
-    assert (stays["leaves"], goes["leaves"], goes["host"]) == (False, True, "llm.example.org")
-    assert stays["ids"] == goes["ids"] == table["id"].tolist()
-    assert stays["prompt_sha256"] != goes["prompt_sha256"]
+    asked = [ballot("one"), ballot("two", provider="away", definitions=False)]
+    plans = request.plan(table, asked, providers, {}, "endpoint")
+    request.write(table, asked, providers, plans, tmp_path)
+    one, two = json.loads((tmp_path / "egress.json").read_text("utf-8"))["voters"]
+    assert (one["leaves"], two["leaves"], two["host"]) == (True, True, "llm.example.org")
+    assert one["ids"] == two["ids"] == table["id"].tolist()
+    assert one["prompt_sha256"] != two["prompt_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("door", "told"),
+    [
+        ("local", "; stays on this machine"),
+        ("simulated", "; stays on this machine"),
+        ("endpoint", "; to llm.example.org (away)"),
+        ("files", "; to llm.example.org (away)"),
+    ],
+)
+def test_the_door_decides_whether_comments_leave(door: Door, told: str) -> None:
+    plans = request.plan(comments(3), [ballot(provider="away")], {"away": AWAY}, {}, door)
+    assert request.told(plans, []).endswith(told)
 
 
 def test_the_plan_tells_rows_files_tokens_and_price() -> None:
     table = comments(1000)
     prices = {"m": Price(input=2.0, output=8.0, currency="EUR")}
-    (one,) = request.plan(table, [ballot(provider="away")], {"away": AWAY}, prices)
+    (one,) = request.plan(table, [ballot(provider="away")], {"away": AWAY}, prices, "endpoint")
     sent = sum(len(json.dumps(ballot().body(text), ensure_ascii=False)) for text in table["text"])
     assert 0.5 < one.tokens_in / (sent / 4) < 1.5
     assert (one.rows, one.shards, one.tokens_out_at_most) == (1000, 1, 4000)
@@ -195,10 +235,10 @@ def test_the_plan_tells_rows_files_tokens_and_price() -> None:
     assert "EUR" in told
     assert "Comment: well" in told  # an example of the codebook
     assert "你好" not in told
-    (unknown,) = request.plan(table, [ballot(provider="away")], {"away": AWAY}, {})
+    (unknown,) = request.plan(table, [ballot(provider="away")], {"away": AWAY}, {}, "files")
     assert "price unknown (prices has no m)" in request.told([unknown], [])
-    (here,) = request.plan(table, [ballot()], {"here": HERE}, {})
-    assert request.told([here], []).endswith("; stays on this machine")
+    (here,) = request.plan(table, [ballot()], {"here": HERE}, {}, "local")
+    assert "price" not in request.told([here], [])
 
 
 def test_a_prompt_for_merged_labels_is_no_prompt_to_vote_by() -> None:

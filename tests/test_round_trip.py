@@ -74,7 +74,7 @@ def test_votes_come_back_as_the_labels_that_were_meant(
         for at, accuracy in enumerate((0.95, 0.9, 0.85))
     }
     ballots = [Ballot.of(voter, settings, asked) for voter, settings in voters.items()]
-    plans = request.plan(table, ballots, {"here": HERE}, {})
+    plans = request.plan(table, ballots, {"here": HERE}, {}, "simulated")
     provider = {"here": HERE.model_copy(update={"lines": 300, "bytes": 10**7})}
     request.write(table, ballots, provider, plans, tmp_path / "requests")
     sheet = pd.read_parquet(tmp_path / "requests" / "asked.parquet")
@@ -85,7 +85,7 @@ def test_votes_come_back_as_the_labels_that_were_meant(
     for counts in found.counts.values():
         assert counts["ok"] > 0.9 * len(table)  # nothing of what was said is unreadable
     prompts = {ballot.voter: ballot.prompt_sha256 for ballot in ballots}
-    fused = silver.fused(found.votes, table, prompts, asked.space, FUSE, draws=100, seed=0)
+    fused = silver.fused(found.votes, table, prompts, book, scheme, FUSE, draws=100, seed=0)
     labelled, _ = silver.labelled(table, fused.table, book, scheme)
     space = book.learnt(scheme).space
     given = tables.judged(labelled, "label", space) > 0.5

@@ -6,6 +6,7 @@ import pytest
 
 from undertone import params, silver
 from undertone.codebook import Codebook
+from undertone.errors import Problem
 from undertone.labels import LabelSpace
 
 BOOK = Codebook.model_validate(
@@ -74,9 +75,9 @@ GIVEN = {
 HASHES = {"a": "hash-a", "b": "hash-b", "c": "hash-c"}
 
 
-def fused(table: pd.DataFrame, **changed: object) -> silver.Silver:
+def fused(table: pd.DataFrame, scheme: str | None = None, **changed: object) -> silver.Silver:
     settings = SETTINGS.model_copy(update=changed)
-    return silver.fused(votes(GIVEN), table, HASHES, BOOK.space, settings, draws=100, seed=0)
+    return silver.fused(votes(GIVEN), table, HASHES, BOOK, scheme, settings, draws=100, seed=0)
 
 
 def test_every_comment_is_labelled_or_counted() -> None:
@@ -127,7 +128,7 @@ def test_without_voters_the_table_is_empty_and_every_row_goes_on() -> None:
     nobody = pd.DataFrame(
         {one: [] for one in ("id", "voter", "outcome", "answered", *BOOK.space.labels)}
     )
-    found = silver.fused(nobody, comments(), {}, BOOK.space, SETTINGS, draws=100, seed=0)
+    found = silver.fused(nobody, comments(), {}, BOOK, None, SETTINGS, draws=100, seed=0)
     assert len(found.table) == 0
     assert (found.ledger.rows_in, found.ledger.rows_out) == (6, 6)
     assert "came with the table" in silver.line(found.told)
@@ -152,17 +153,28 @@ def test_labels_are_what_the_scores_decide_and_gold_stays_gold() -> None:
     assert labelled["teachers"].tolist() == ["a;b;c", "a;b;c", "a;c", "b;c"]
 
 
-def test_a_merge_sums_scores_and_moves_gold_along() -> None:
+def test_votes_are_merged_before_they_are_fused_and_gold_moves_along() -> None:
     table = comments()
     for label in BOOK.space.labels:
         table[f"gold.{label}"] = [float(label == "against")] * 5 + [np.nan]
-    given = fused(table, tie="first").table
-    labelled, _ = silver.labelled(table, given, BOOK, "stance")
+    found = fused(table, "stance")
+    assert found.ledger.dropped == {}  # c1's voters differ, but two of them within one group
+    assert found.told["gold"]["silver"]["n"] == 5
+    assert found.told["gold"]["silver"]["overall"]["accuracy"]["value"] == pytest.approx(0.6)
+    labelled, _ = silver.labelled(table, found.table, BOOK, "stance")
     assert labelled["id"].tolist() == ["c0", "c1", "c2", "c3", "c4"]
     assert labelled["label.stance"].tolist() == [1, 1, 1, 0, 0]
     assert labelled["silver.stance"].round(2).tolist() == [0.67, 0.67, 1, 0, 0]
     assert labelled["gold.stance"].tolist() == [1, 1, 1, 1, 1]
     assert not [column for column in labelled if column.endswith((".for_", ".against"))]
+
+
+def test_a_voter_called_like_a_column_of_people_is_refused() -> None:
+    table = comments()
+    for label in BOOK.space.labels:
+        table[f"annotator.b.{label}"] = float(label == "other")
+    with pytest.raises(Problem, match="'b' is both a voter and a column"):
+        fused(table)
 
 
 def test_the_tables_own_labels_are_merged_too_and_unlabelled_rows_stay() -> None:

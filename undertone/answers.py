@@ -40,10 +40,11 @@ class Reader:
     """Reads the answers to one codebook's question.
 
     `reasoning`: the prompt allows a chain of thought, after which the last explicit answer counts.
-    Without it a thought is only dropped where it is marked as one (<think>…</think>).
+    Without it a thought is only dropped where it is marked as one (<think>…</think>). `each`: the prompt
+    asks for a yes or no to each label, so that a label alone leaves the others open.
     """
 
-    def __init__(self, codebook: Codebook, *, reasoning: bool) -> None:
+    def __init__(self, codebook: Codebook, *, reasoning: bool, each: bool = False) -> None:
         owners: dict[str, set[str]] = {}
         self._codes: dict[str, str] = {}
         for label in codebook.labels:
@@ -58,6 +59,7 @@ class Reader:
         self._readings = {one: Reading("ok", (one,)) for one in self._ids}
         self._many = codebook.many
         self._reasoning = reasoning
+        self._each = each
         codes = _any_of(self._codes)
         self._code_first = re.compile(rf"({codes})(?:\s*[-.:)=|]\s*|\s+|\s*(?=\())(?=\S)")
         self._bracketed_code = re.compile(rf"[\[(【{{]\s*(?:{codes})\s*[\])】}}]")
@@ -72,9 +74,13 @@ class Reader:
         self._seen: dict[str, Reading] = {}
 
     def read_cut(self, answer: str) -> Reading:
-        """What an answer that was cut off at its longest says: where what it names may be the beginning
-        of another label (1 of 10), that can't be told."""
+        """What an answer that was cut off at its longest says. It can't be told where more labels, a
+        thought or the rest of a longer label (1 of 10) may have followed."""
         reading = self.read(answer)
+        if reading.outcome != "ok":
+            return reading
+        if self._reasoning or (self._many and not answer.rstrip().endswith(("}", "]", "```"))):
+            return UNPARSABLE
         return UNPARSABLE if self._beginnings.intersection(reading.labels) else reading
 
     def read(self, answer: str) -> Reading:
@@ -154,6 +160,8 @@ class Reader:
         explicit = [start for start in starts if phrases.EXPLICIT.match(text, start)][-2:]
         if not explicit:
             return UNPARSABLE
+        if text[: explicit[-1]].rstrip().endswith(":"):
+            return UNPARSABLE  # "The format is:", "What I would not say:"
         reading = self._whole(text[explicit[-1] :])
         if reading.outcome == "unparsable":
             reading = self._explained(text[explicit[-1] :])
@@ -236,14 +244,15 @@ class Reader:
                 return self._answered(pairs)
             if len(text) > _LONGEST:
                 return UNPARSABLE
-            if (label := self._spellings.get(text.replace("\n", " "))) is not None:
-                return self._readings[label]
+            label = self._spellings.get(text.replace("\n", " "))
+            if label is not None:
+                return UNPARSABLE if self._each else self._readings[label]
             if text in _NONE or text == "[]":
                 return NONE_OF_THEM
             pairs = _pairs_of_lines(text)
             if pairs and any(self._label(key) is not None for key, _ in pairs):
                 return self._judged(pairs)
-            reading = self._listed(text, explicit)
+            reading = UNPARSABLE if self._each else self._listed(text, explicit)
             if reading.outcome != "unparsable":
                 return reading
             inner, bracketed = _unwrapped(text)

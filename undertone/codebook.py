@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from undertone.errors import Problem
 from undertone.labels import LabelSpace, Scores
@@ -22,9 +30,20 @@ def _as_written(value: object) -> object:
 
 
 Name = Annotated[str, Field(pattern=_ID)]
-Code = Annotated[str, BeforeValidator(_as_written)]  # 1 is written without quotes
 
-RESERVED = ("id", "label", "labels")
+
+def _is_a_code(value: str) -> str:
+    if value == "-1":
+        raise ValueError("-1 stands for no label in the tables of answers; choose another code")
+    return value
+
+
+# 1 is written without quotes
+Code = Annotated[str, BeforeValidator(_as_written), Field(min_length=1), AfterValidator(_is_a_code)]
+
+RESERVED = (
+    *("id", "label", "labels", "custom_id", "voter", "outcome", "answered", "teachers", "prompts"),
+)
 
 
 class Label(BaseModel):
@@ -218,8 +237,11 @@ class Codebook(BaseModel):
     def asked(self, scheme: str | None) -> "Codebook":
         """The codebook by which people and voters label: the question's, or for a merge this one.
 
-        `Problem` where there is no such scheme.
+        `Problem` where there is no such scheme, or a merge that can't be made of the labels: that must
+        be known before anybody is asked.
         """
+        if scheme in self.merges:
+            self.learnt(scheme)
         if scheme in self.questions:
             question = self.questions[scheme]
             return self._view(scheme, question.labels, many=question.many)

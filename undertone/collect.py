@@ -5,15 +5,16 @@ Files come in any order, with retries, error files and repeats; what an answer s
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 
+from undertone import batch, prompts
 from undertone.answers import Reader, Reading
 from undertone.codebook import Codebook
 from undertone.errors import Problem
@@ -43,17 +44,18 @@ def collect(
 ) -> Collected:
     """The outcome of every row of `asked` (see `request.write`) by the answers in `folder`.
 
-    Several answers to one request: an error counts only where there is nothing else, and answers
-    that differ are no answer. `Problem` on an unreadable file, and on a voter without any answer.
+    Of several answers to one request a readable one counts; readable ones that differ are no answer.
+    `Problem` on an unreadable file, and on a voter without any answer.
     """
     readers = {
-        name: Reader(codebook, reasoning=codebook.prompt(voter.prompt).reasoning)
+        name: Reader(codebook, reasoning=prompt.reasoning, each=prompt.each_answer is not None)
         for name, voter in voters.items()
+        for prompt in [codebook.prompt(voter.prompt)]
     }
     voter_of = dict(zip(asked["custom_id"], asked["voter"], strict=True))
     found: dict[str, list[tuple[Reading, str]]] = {}
     unknown = 0
-    for custom_id, record in read_folder(folder):
+    for custom_id, record in batch.read_folder(folder):
         voter = voter_of.get(custom_id)
         if voter is None:
             unknown += 1
@@ -70,38 +72,23 @@ def collect(
     return _tabled(asked, found, codebook, unknown)
 
 
-def reading(record: Mapping[str, Any], reader: Reader) -> Reading:
+def reading(record: batch.Record, reader: Reader) -> Reading:
     """What one line of an output or error file says."""
-    response = record.get("response")
-    body = response.get("body") if isinstance(response, Mapping) else None
-    if record.get("error") or not isinstance(body, Mapping) or body.get("error"):
+    choice = batch.choice(record)
+    if choice is None:
         return PROVIDER_ERROR
-    status = response.get("status_code", 200) if isinstance(response, Mapping) else None
-    choices = body.get("choices")
-    if not isinstance(status, int) or status >= 400 or not isinstance(choices, list) or not choices:
-        return PROVIDER_ERROR
-    choice = choices[0] if isinstance(choices[0], Mapping) else {}
-    message = choice.get("message")
-    if not isinstance(message, Mapping):
-        return PROVIDER_ERROR
-    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+    if choice["message"].get("refusal") or choice.get("finish_reason") == "content_filter":
         return Reading("refused")
-    content = message.get("content")
+    content = choice["message"].get("content")
     if not isinstance(content, str):
         return Reading("unparsable")
     return (reader.read_cut if choice.get("finish_reason") == "length" else reader.read)(content)
 
 
-def read_folder(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line of each .jsonl file below `folder` with its `custom_id`; `Problem` on a broken one."""
-    for path in sorted(folder.rglob("*.jsonl")):
-        if path.is_file():
-            yield from _read(path)
-
-
 def tables(votes: pd.DataFrame, texts: Mapping[str, str], codebook: Codebook) -> dict[str, pd.DataFrame]:
     """`<voter>/unlabelled`, `/labelled` and `/purged`, each with custom_id, message, class: nobody's
-    class yet (-1), each answer's code (several joined by `;`) or -1, and only those that have one."""
+    class yet (-1), each answer's code (several joined by `;`, none) or -1, and only those that have
+    one."""
     codes = np.array([label.answer for label in codebook.labels], dtype=object)
     labels = list(codebook.space.labels)
     made = {}
@@ -109,7 +96,8 @@ def tables(votes: pd.DataFrame, texts: Mapping[str, str], codebook: Codebook) ->
         flags = own[labels].to_numpy() == 1
         ok = (own["outcome"] == "ok").to_numpy()
         classes = [
-            ";".join(codes[row]) if valid else str(NONE) for row, valid in zip(flags, ok, strict=True)
+            (";".join(codes[row]) or prompts.NONE) if valid else str(NONE)
+            for row, valid in zip(flags, ok, strict=True)
         ]
         labelled = pd.DataFrame(
             {"custom_id": own["custom_id"], "message": own["id"].map(texts), "class": classes}
@@ -199,44 +187,22 @@ def _tabled(
 
 
 def _settled(found: list[tuple[Reading, str]]) -> tuple[Reading, str, int]:
-    """The reading that counts, its date, and how many further answers say the same."""
-    answers = [one for one in found if one[0] != PROVIDER_ERROR] or found
-    if not answers:
+    """The reading that counts, its date, and how many further answers say the same.
+
+    A readable answer counts before any other, for what failed was asked again; readable answers that
+    differ are none. Of several failures the first in OUTCOMES counts.
+    """
+    if not found:
         return Reading("missing"), "", 0
-    if len({read for read, _ in answers}) > 1:
+    rank = min(OUTCOMES.index(read.outcome) for read, _ in found)
+    best = [(read, date) for read, date in found if OUTCOMES.index(read.outcome) == rank]
+    if len({read for read, _ in best}) > 1:
         return Reading("duplicate"), "", 0
-    return answers[0][0], max(date for _, date in answers), len(answers) - 1
+    repeated = len(best) - 1 if best[0][0].outcome == "ok" else 0
+    return best[0][0], max(date for _, date in best), repeated
 
 
-def _date(record: Mapping[str, Any]) -> str:
+def _date(record: batch.Record) -> str:
     """The day, in UTC, that the provider stamped on the answer; empty without one."""
-    response = record.get("response")
-    body = response.get("body") if isinstance(response, Mapping) else None
-    created = body.get("created") if isinstance(body, Mapping) else None
-    if isinstance(created, bool) or not isinstance(created, int | float) or not 0 < created < 2**33:
-        return ""
-    return datetime.fromtimestamp(created, UTC).date().isoformat()
-
-
-def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            try:
-                content = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                record = json.loads(content) if content else None
-            except (ValueError, RecursionError):
-                raise Problem(
-                    "not a line of JSON in UTF-8; is the file only half written?",
-                    where=where,
-                    remedy="Fetch the file again, or delete the line: what it answers is then missing.",
-                ) from None
-            if record is None and not content:
-                continue
-            if not isinstance(record, dict) or not isinstance(record.get("custom_id"), str):
-                raise Problem(
-                    "no `custom_id`; an answer file holds what a batch service gave back",
-                    where=where,
-                    remedy="Take the file away if it holds something else.",
-                )
-            yield record["custom_id"], record
+    stamp = batch.created(record)
+    return "" if stamp is None else datetime.fromtimestamp(stamp, UTC).date().isoformat()

@@ -1,17 +1,19 @@
 """The doors by which answers come in; each leaves files as a batch service gives them back."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from undertone import bases, endpoint, local, params, simulated
+from undertone import bases, batch, endpoint, local, params, simulated, tables
 from undertone.codebook import Codebook
 from undertone.errors import Problem
-from undertone.files import root, write_json
-from undertone.request import shards
+from undertone.files import read_json, root, write_json
+from undertone.request import ASKED, shards
 
 STATE = Path("data/.batches")  # what was paid for; no output of DVC's, so it outlives a killed stage
 
@@ -38,6 +40,8 @@ def from_files(source: str, folder: Path, out: Path) -> str:
             f"there (any names, error files too), `dvc add {folder}`, and run `dvc repro` again.",
         )
     for path in found:
+        for _ in batch.read(path):  # told here, where the file can be mended
+            pass
         copy = out / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -50,9 +54,14 @@ def from_endpoint(
     voters: Voters,
     providers: Mapping[str, params.Provider],
     settings: params.Endpoint,
+    before: Path,
     out: Path,
 ) -> str:
-    """What each voter's batch service gives back; `Problem` where it may not read the source."""
+    """What each voter's batch service gives back; `before` holds the answers so far, if there are any.
+
+    What is submitted is noted beside the state, whatever becomes of the requests' own record. `Problem`
+    where a provider may not read the source.
+    """
     for name, voter in voters.items():
         if source not in providers[voter.provider].may_read:
             raise Problem(
@@ -63,7 +72,8 @@ def from_endpoint(
     ballots = {
         name: (shards(requests, name), providers[voter.provider]) for name, voter in voters.items()
     }
-    return endpoint.answers(ballots, settings, state=root() / STATE, out=out)
+    _note(read_json(requests / "egress.json"), source)
+    return endpoint.answers(ballots, settings, state=root() / STATE, before=before, out=out)
 
 
 def from_local_model(
@@ -74,7 +84,8 @@ def from_local_model(
     told = []
     for name, voter in voters.items():
         base = state / "bases" / hashlib.sha256(voter.model.encode()).hexdigest()[:16]
-        if not (base / "base.json").exists():
+        # a folder may hold another model by now; a hub's commit can't
+        if voter.model.startswith("path:") or not (base / "base.json").exists():
             shutil.rmtree(base, ignore_errors=True)
             bases.materialise(voter.model, base)
         told.append(
@@ -108,8 +119,18 @@ def from_simulation(
             remedy="Choose files, endpoint or local.",
         )
     truth = dict(zip(comments["id"], comments["meta.truth"].fillna(""), strict=True))
-    asked = pd.read_parquet(requests / "asked.parquet")
+    asked = tables.read(requests / "asked.parquet", ASKED, key="custom_id")
     return simulated.answers(asked, truth, voters, codebook, seed=seed, out=out)
+
+
+def _note(egress: Mapping[str, Any], source: str) -> None:
+    """Add to the record of all that was ever submitted, one line a voter and set of requests."""
+    record = root() / STATE / "egress.jsonl"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    known = set(record.read_text("utf-8").splitlines()) if record.exists() else set()
+    lines = [json.dumps({"source": source, **one}, ensure_ascii=False) for one in egress["voters"]]
+    with record.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines if line not in known)
 
 
 def nobody(out: Path) -> str:

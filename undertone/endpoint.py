@@ -1,11 +1,11 @@
 """The endpoint door: shards go to a provider's batch service, what comes back is kept as it came.
 
-What is known of a shard lives in `state`, a folder for each provider, voter and digest, in it one a
-round: the uploaded file and its batch (`batch.json`) and what came back (`output.jsonl`,
-`errors.jsonl`). Every step is written down before the next is taken, so a killed run goes on where
-it was. The one step that can't be undone is creating a batch, for that is paid: a run that doesn't
-know whether a batch was taken on looks for it in the provider's list before it asks again. Only a
-provider whose list lags behind by more than a pause between two tries can be paid twice.
+What is known of a shard lives in `state`, a folder for each provider and voter, in it one for each
+shard's digest, in it one a round: the uploaded file and its batch (`batch.json`) and what came back
+(`output.jsonl`, `errors.jsonl`). Every step is written down before the next is taken, so a killed run
+goes on where it was. The one step that can't be undone is creating a batch, for that is paid: a run
+that doesn't know whether a batch was taken on looks for it in the provider's list before it asks again.
+Only a provider whose list lags behind by more than a pause between two tries can be paid twice.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from undertone import params
+from undertone.batch import choice
 from undertone.errors import Problem
 from undertone.files import read_json, sha256, whole, write_json
 
@@ -73,11 +74,14 @@ def answers(
     settings: params.Endpoint,
     *,
     state: Path,
+    before: Path,
     out: Path,
 ) -> str:
     """Have each voter's shards answered, all at a time; into `out` come `<shard>.<round>.output.jsonl`
     and `.errors.jsonl`, byte for byte as the provider wrote them, and the counts are returned.
 
+    What the voter answered in another shard, or in the files of the folder `before` (what `out` holds
+    so far, perhaps a colleague's), isn't asked again; it comes into `<shard>.known.jsonl`.
     What got no answer or only errors is asked again, `settings.rounds` times at most, but for a batch
     that somebody cancelled. `Problem` for a missing key, a refusal, a provider that can't be reached
     and one that takes too long; `out` is then as it was, and another call goes on.
@@ -86,28 +90,33 @@ def answers(
     with _silence(), ExitStack() as stack:
         for voter, (shards, provider) in ballots.items():
             service = stack.enter_context(_Service(provider, voter, settings))
-            jobs |= {_shard(path, state, f"{provider.url}\n{voter}"): service for path in shards}
+            # an edited shard is another job, another voter or provider another folder of jobs
+            whom = hashlib.sha256(f"{(provider.url or '').rstrip('/')}\n{voter}".encode()).hexdigest()
+            jobs |= {_shard(path, state / whom): service for path in shards}
+        known = _known({job.folder.parent for job in jobs}, before)
         with tqdm(total=len(jobs), desc="batches", unit=" shards", disable=None) as bar:
-            _all_rounds(jobs, settings, bar)
+            _all_rounds(jobs, known.keys(), settings, bar)
     for job in jobs:
-        for number in range(settings.rounds + 1):
-            for kind in KINDS:
-                source = job.folder / str(number) / f"{kind}.jsonl"
-                if source.exists():
-                    with whole(out / f"{job.path.stem}.{number}.{kind}.jsonl") as beside:
-                        shutil.copyfile(source, beside)
+        for source in sorted(job.folder.glob("*/*.jsonl")):
+            with whole(out / f"{job.path.stem}.{source.parent.name}.{source.name}") as beside:
+                shutil.copyfile(source, beside)
+        if reused := sorted((job.ids & known.keys()) - _answered(job)):
+            with whole(out / f"{job.path.stem}.known.jsonl") as beside:
+                beside.write_bytes(b"".join(known[custom] for custom in reused))
     return "; ".join(
-        _told(voter, [job for job in jobs if jobs[job].voter == voter], settings.rounds)
+        _told(voter, [job for job in jobs if jobs[job].voter == voter], known.keys())
         for voter in ballots
     )
 
 
-def _all_rounds(jobs: Mapping[_Shard, "_Service"], settings: params.Endpoint, bar: Any) -> None:
+def _all_rounds(
+    jobs: Mapping[_Shard, "_Service"], known: Set[str], settings: params.Endpoint, bar: Any
+) -> None:
     """Until every shard's last round has ended; all shards run at their providers side by side."""
-    running = {job: 0 for job in jobs if job.ids}
+    running = {job: 0 for job in jobs if job.ids - known or (job.folder / "0").exists()}
     bar.update(len(jobs) - len(running))
     for job in running:
-        _begin(job, 0, job.ids, jobs[job])
+        _begin(job, 0, job.ids - known, jobs[job])
     progress = time.monotonic()
     while running:
         faults: list[Problem] = []
@@ -120,7 +129,7 @@ def _all_rounds(jobs: Mapping[_Shard, "_Service"], settings: params.Endpoint, ba
             if status is None:
                 continue
             progress = time.monotonic()
-            left = job.ids - _answered(job, number)
+            left = job.ids - known - _answered(job)
             if left and number < settings.rounds and status != "cancelled":
                 _begin(job, number + 1, left, jobs[job])
                 running[job] = number + 1
@@ -404,42 +413,52 @@ class _Service:
         raise problem from None  # what openai says may hold a text
 
 
-def _shard(path: Path, state: Path, asked: str) -> _Shard:
-    """`asked`: whom. An edited shard, another voter or provider is another job."""
+def _shard(path: Path, folder: Path) -> _Shard:
     digest = sha256(path)
-    job = hashlib.sha256(f"{asked}\n{digest}".encode()).hexdigest()
     ids = frozenset(_id(line, path, number) for number, line in _lines(path))
-    return _Shard(path, digest, state / job, ids)
+    return _Shard(path, digest, folder / digest, ids)
 
 
-def _answered(job: _Shard, last: int) -> frozenset[str]:
-    """The ids that have an answer which is no provider's error, in any round up to `last`."""
-    return frozenset(custom for custom, fine in _outcomes(job, last) if fine)
+def _known(folders: Iterable[Path], before: Path) -> dict[str, bytes]:
+    """custom_id → a line that answers it, in any job's output or in the files of `before`."""
+    known: dict[str, bytes] = {}
+    sources = [path for folder in folders for path in sorted(folder.glob("*/*/output.jsonl"))]
+    for path in (*sources, *sorted(before.glob("*.jsonl"))):
+        for custom, fine, line in _outcomes(path):
+            if fine:
+                known.setdefault(custom, line)
+    return known
 
 
-def _outcomes(job: _Shard, last: int) -> Iterator[tuple[str, bool]]:
+def _answered(job: _Shard) -> frozenset[str]:
+    """The ids that have an answer which is no provider's error, in any round."""
+    return frozenset(custom for custom, fine in _heard(job) if fine)
+
+
+def _heard(job: _Shard) -> Iterator[tuple[str, bool]]:
     """The custom_id of every line that came back for a request of ours, and whether it is an answer."""
-    for number in range(last + 1):
-        for kind in KINDS:
-            path = job.folder / str(number) / f"{kind}.jsonl"
-            for _, line in _lines(path) if path.exists() else ():
-                row = json.loads(line)
-                custom, response = row.get("custom_id"), row.get("response")
-                if isinstance(custom, str) and custom in job.ids:
-                    status = response.get("status_code") if isinstance(response, dict) else None
-                    fine = isinstance(status, int) and status < 400 and not row.get("error")
-                    yield custom, fine
+    for path in sorted(job.folder.glob("*/*.jsonl")):
+        for custom, fine, _ in _outcomes(path):
+            if custom in job.ids:
+                yield custom, fine
 
 
-def _told(voter: str, jobs: Sequence[_Shard], rounds: int) -> str:
+def _outcomes(path: Path) -> Iterator[tuple[str, bool, bytes]]:
+    """Of every line with a custom_id: it, whether it is an answer and no error, and the line."""
+    for _, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # `collect` tells of it
+        custom = row.get("custom_id") if isinstance(row, dict) else None
+        if isinstance(custom, str):
+            yield custom, choice(row) is not None, line
+
+
+def _told(voter: str, jobs: Sequence[_Shard], known: Set[str]) -> str:
     asked = sum(len(job.ids) for job in jobs)
-    batches = [
-        _read(record)
-        for job in jobs
-        for number in range(rounds + 1)
-        if (record := job.folder / str(number) / "batch.json").exists()
-    ]
-    outcomes = [list(_outcomes(job, rounds)) for job in jobs]
+    batches = [_read(record) for job in jobs for record in sorted(job.folder.glob("*/batch.json"))]
+    outcomes = [[*_heard(job), *((one, True) for one in job.ids & known)] for job in jobs]
     answered = sum(len({custom for custom, fine in one if fine}) for one in outcomes)
     heard = sum(len({custom for custom, _ in one}) for one in outcomes)
     short = [

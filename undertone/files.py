@@ -47,8 +47,12 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise Problem("no such file", where=str(path), remedy="Run `dvc repro`, or `dvc pull`.")
-    content = json.loads(path.read_text("utf-8"))
-    assert isinstance(content, dict)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise Problem("not readable as JSON", where=str(path), remedy="Run `dvc repro`, or `dvc pull`.")
     return content
 
 

@@ -28,7 +28,7 @@ TOO_FEW = "too few votes"
 TIE = "tie"
 JUDGES = 3  # votes on one row, below which nothing tells who of those who differ is right
 NUDGE = 1e-6  # what the winner of a tie is ahead by, so that the highest score is the winner's
-SAME = 1e-9  # shares closer than this are equal: sums of weights differ in their last digits
+SAME = 1e-9  # scores closer than this are equal: sums and products differ in their last digits
 EPS = 1e-10  # the least count, as in crowd-kit: no answer is impossible
 STEPS = 5000  # of the EM at most; where the votes can't tell, it may creep for ever
 CELLS = 2**20  # counts that a bootstrap holds at a time, which bounds its memory
@@ -112,6 +112,7 @@ def fuse(
         posteriors = [fit.posterior[question.of] for fit, question in zip(fits, questions, strict=True)]
         scores = np.full(votes.shape[1:], np.nan)
         scores[enough] = np.stack([p[:, 1] for p in posteriors], axis=1) if space.many else posteriors[0]
+        scores, _ = settled(scores, _totals(votes), many=space.many, tie=settings.tie)
         estimators = [fit.accuracy for fit in fits]
         judged = scores
     else:
@@ -141,44 +142,52 @@ def majority(
     *,
     many: bool,
     weights: Table | None = None,
-    tie: Literal["none", "commonest", "first"] = "none",
+    tie: Literal["none", "commonest"] = "none",
 ) -> tuple[Scores, NDArray[np.bool_]]:
     """Shares of the votes [n, labels], NaN along a row without votes, and which rows tie [n].
 
     `weights` [voters]: what a vote counts, 1 without. One label a text: labels tie that have most
-    votes; many: a label ties with its absence at exactly half the votes. `tie`: `none` leaves such a
-    row without a label (NaN). `commonest` gives it to what has most votes in all rows, then to the
-    first in the codebook's order (for many: to the label). `first` gives it to the voter who stands
-    first among those who voted for what ties. Its winner's share is then a millionth above the
-    others' (for many: the loser's below one half), so that `LabelSpace.decide` finds it.
+    votes; many: a label ties with its absence at exactly half the votes. `tie`: see `settled`.
     """
     answered = ~np.isnan(votes[:, :, 0])
-    cast = np.nan_to_num(votes)
     weight = np.ones(len(votes)) if weights is None else weights
-    said = np.tensordot(weight, cast, axes=1)
+    said = np.tensordot(weight, np.nan_to_num(votes), axes=1)
     given = (weight @ answered)[:, None]
     shares = np.divide(said, given, out=np.full(said.shape, np.nan), where=given > 0)
-    totals = said.sum(axis=0)
+    total = said.sum(axis=0) / max(given.sum(), SAME)
+    return settled(shares, total, many=many, tie=tie)
+
+
+def settled(
+    scores: Scores, total: Table, *, many: bool, tie: Literal["none", "commonest"]
+) -> tuple[Scores, NDArray[np.bool_]]:
+    """Scores [n, labels] after the rule for ties, and which rows tie [n].
+
+    `none` leaves a row that ties without a label (NaN). `commonest` gives it to what has most votes
+    in all rows (`total` [labels], shares), then to the first in the codebook's order (for many: to the
+    label). Its winner is then a millionth ahead (for many: the loser below one half), so that
+    `LabelSpace.decide` finds it.
+    """
+    scores = scores.copy()
     if many:
-        ties = np.abs(shares - 0.5) < SAME
+        ties = np.abs(scores - 0.5) < SAME
         tied = ties.any(axis=1)
-        if tie == "first":
-            won = cast[answered.argmax(axis=0), np.arange(len(shares))] == 1
-        else:
-            won = np.broadcast_to(totals >= given.sum() / 2 - SAME, shares.shape)
-        shares[ties] = np.where(won, 0.5, 0.5 - NUDGE)[ties]
+        won = np.broadcast_to(total >= 0.5 - SAME, scores.shape)
+        scores[ties] = np.where(won, 0.5, 0.5 - NUDGE)[ties]
     else:
-        ties = shares >= shares.max(axis=1, keepdims=True) - SAME
+        ties = scores >= scores.max(axis=1, keepdims=True) - SAME
         tied = ties.sum(axis=1) > 1
-        if tie == "first":
-            among = (cast * ties).any(axis=2)
-            winner = cast[among.argmax(axis=0), np.arange(len(shares))].argmax(axis=1)
-        else:
-            winner = np.where(ties, totals.round(9), -1).argmax(axis=1)
-        shares[tied, winner[tied]] += NUDGE
+        winner = np.where(ties, total.round(9), -1).argmax(axis=1)
+        scores[tied, winner[tied]] = np.minimum(scores[tied, winner[tied]] + NUDGE, 1)
     if tie == "none":
-        shares[tied] = np.nan
-    return shares, tied
+        scores[tied] = np.nan
+    return scores, np.asarray(tied)
+
+
+def _totals(votes: Votes) -> Table:
+    """The share of each label among all votes [labels]."""
+    answered = ~np.isnan(votes[:, :, 0])
+    return np.asarray(np.nansum(votes, axis=(0, 1)) / max(answered.sum(), 1))
 
 
 def decided(scores: Scores, space: LabelSpace) -> Scores:

@@ -8,6 +8,7 @@ cut alike whether a run was killed before or not.
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -289,7 +290,8 @@ class _Model:
         body = {
             "id": _name(row),
             "object": "chat.completion",
-            "created": 0,  # a time would make every run another
+            # the day alone; `state` keeps it, so that a run that goes on writes the same
+            "created": int(time.time()) // 86_400 * 86_400,
             "model": row.model,
             "choices": [choice],
             "usage": {

@@ -82,6 +82,16 @@ def evaluate(
     }
 
 
+def right(found: Mapping[str, Any], *, many: bool) -> dict[str, float]:
+    """The share of right decisions in what `evaluate` returns: accuracy, or for many labels the mean of
+    the labels' accuracies, which is 1 - the Hamming loss."""
+    if not many:
+        return dict(found["overall"]["accuracy"])
+    wrong = found["overall"]["hamming_loss"]
+    ends = {"value": "value", "low": "high", "high": "low"}
+    return {one: round(1 - wrong[other], 6) for one, other in ends.items()}
+
+
 def majority(train: Flags, rows: int, space: LabelSpace) -> Flags:
     """What always answering the commonest training label (for many: every label that most texts
     have) would decide on `rows` texts."""

@@ -4,8 +4,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -126,10 +135,21 @@ class Provider(Section):
     bytes: Positive
     may_read: list[SourceName]
 
+    @field_validator("key")
+    @classmethod
+    def _a_key_is_only_named(cls, value: str | None) -> str | None:
+        # the value isn't shown: it may be the key itself
+        if value is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", value):
+            raise ValueError("write the name of an environment variable, such as OPENAI_API_KEY")
+        return value
+
     @model_validator(mode="after")
-    def _a_url_is_one(self) -> "Provider":
-        if self.url is not None and not self.url.startswith(("http://", "https://")):
-            raise ValueError("url must begin with http:// or https://")
+    def _a_url_tells_no_secret_and_no_bystander(self) -> "Provider":
+        url = urlsplit(self.url or "https://host")
+        if url.scheme != "https" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("url must begin with https:// (http:// only on this machine)")
+        if not url.hostname or url.username or url.password or url.query:
+            raise ValueError("url names a host and a path, no user, password or key")
         return self
 
 
@@ -156,10 +176,19 @@ class Voter(Section):
     max_tokens: Positive
 
 
+def _is_a_voter(value: str) -> str:
+    if value in ("gold", "silver", "retry"):  # a voter's name stands beside these in files and reports
+        raise ValueError(f"'{value}' means something else, choose another name for the voter")
+    return value
+
+
+VoterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$"), AfterValidator(_is_a_voter)]
+
+
 class Request(Section):
     """Who labels a source's comments; nobody where its table brings its labels along."""
 
-    voters: dict[Name, Voter]
+    voters: dict[VoterName, Voter]
 
 
 Door = Literal["none", "simulated", "files", "endpoint", "local"]
@@ -196,15 +225,15 @@ class Collect(Section):
 class Fuse(Section):
     """How votes become one label.
 
-    `tie`: what a majority without a winner is worth: no label, the commonest of the tied labels, or
-    that of the first of the tied voters. `min_votes`: valid answers that a label needs. `weights`:
+    `tie`: what votes without a winner are worth: no label, or the commonest of the tied labels.
+    `min_votes`: valid answers that a label needs. `weights`:
     voter → its weight, 1 for one not named.
     """
 
     method: Literal["majority", "weighted", "dawid_skene"]
-    tie: Literal["none", "commonest", "first"]
+    tie: Literal["none", "commonest"]
     min_votes: Positive
-    weights: dict[Name, Annotated[float, Field(gt=0)]]
+    weights: dict[VoterName, Annotated[float, Field(gt=0)]]
 
 
 class Split(Section):

@@ -61,12 +61,10 @@ def flat(prompt: Prompt, conversation: list[Message], answered: str) -> str:
 
 def digest(codebook: Codebook, prompt: Prompt, *, definitions: bool) -> str:
     """The sha256 of all that a model is told besides the comment."""
-    told = {
-        "messages": messages(codebook, prompt, "", definitions=definitions),
-        "around": around(codebook, prompt, definitions=definitions),  # where the comment stands
-        "answer": [prompt.answer, prompt.each_answer, prompt.between_answers],
-        "template": prompt.template,
-    }
+    told = [
+        messages(codebook, prompt, "", definitions=definitions),
+        around(codebook, prompt, definitions=definitions),  # where the comment stands
+    ]
     return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
 
 

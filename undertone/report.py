@@ -7,6 +7,7 @@ from typing import Any
 from undertone.errors import Problem
 from undertone.files import read_json
 from undertone.ledger import Ledger
+from undertone.metrics import right
 
 Row = Sequence[object]
 
@@ -148,16 +149,18 @@ def _silver(
         for one in asked["voters"]
     ]
     gold = fused["gold"] or {}
-    people = [
+    people: list[Row] = [
         (
             f"**{name}**" if name == "silver" else name,
             _interval(fused["teachers"][name]["accuracy"]) if name in fused["teachers"] else "",
-            *(_interval(gold[name]["overall"][metric]) for metric in ("accuracy", "macro_f1")),
+            _interval(right(gold[name], many=fused["many"])),
+            _interval(gold[name]["overall"]["macro_f1"]),
             f"{gold[name]['n']:,}",
         )
         for name in gold
     ] or [(name, _interval(one["accuracy"])) for name, one in fused["teachers"].items()]
-    head = ("voter", "accuracy, estimated from the votes alone")
+    share = "accuracy a label" if fused["many"] else "accuracy"
+    head = ("voter", f"{share}, estimated from the votes alone")
     agreement = fused["agreement"]
     pairs = [
         (
@@ -167,7 +170,6 @@ def _silver(
         )
         for pair in agreement["pairs"]
     ]
-    learnt = evaluated["test"]["label"][champion]
     sections = [
         "## collect",
         _table(
@@ -176,15 +178,18 @@ def _silver(
         ),
         f"Answers to unknown ids: {collected['unknown_ids']:,}.",
         f"## fuse: {fused['method'].replace('_', ' ')}",
-        _table((*head, "accuracy by people", "macro-F1 by people", "n") if gold else head, people),
+        _table((*head, f"{share} by people", "macro-F1 by people", "n") if gold else head, people),
     ]
-    if gold:
-        teachers = gold["silver"]
-        by_people, by_teachers = (_interval(one["overall"]["accuracy"]) for one in (teachers, learnt))
+    if "teachers" in evaluated["test"].get("gold", {}):
+        taught, judged = evaluated["test"]["label"][champion], evaluated["test"]["gold"]
+        by_teachers, teachers, model = (
+            _interval(one["overall"]["accuracy"])
+            for one in (taught, judged["teachers"], judged[champion])
+        )
         sections.append(
-            f"Silver is not gold. People agree with the teachers' fused labels in {by_people} of "
-            f"{teachers['n']:,} comments; {champion} agrees with the teachers in {by_teachers} of "
-            f"{learnt['n']:,} test comments."
+            f"Silver is not gold. On test, {champion} agrees with its teachers in {by_teachers} of "
+            f"{taught['n']:,} comments. People agree with the teachers in {teachers} of "
+            f"{judged['teachers']['n']:,}, and with {champion} in {model}."
         )
     return [
         *sections,

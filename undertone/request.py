@@ -1,7 +1,7 @@
 """Comments and a prompt → request lines in the OpenAI batch shape; first a plan of what they cost.
 
-A line's `custom_id` is a digest of the comment's id and text and of all that the model is told, so that
-a provider sees no id of the lab's, and an old answer can't pass for one to a changed text or prompt.
+A line's `custom_id` is a digest of what the provider is sent anyway, so it says nothing of the lab's
+ids, and an old answer can't pass for one to a changed text or prompt. Comments of one text are numbered.
 """
 
 import hashlib
@@ -15,12 +15,11 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from undertone import params, prompts
+from undertone import batch, params, prompts
 from undertone.codebook import Codebook
 from undertone.errors import Problem
 from undertone.files import write_json
 
-URL = "/v1/chat/completions"
 ASKED = ("custom_id", "id", "voter")
 _BYTES_A_TOKEN = (
     4  # of UTF-8: a rule of thumb for English, and near it for Chinese (3 bytes a character)
@@ -62,18 +61,18 @@ class Ballot:
             "max_tokens": self.settings.max_tokens,
         }
 
-    def custom_id(self, id_: str, text: str) -> str:
-        """At most 64 characters, which is what providers take."""
+    def custom_id(self, text: str, number: int) -> str:
+        """At most 61 characters (providers take 64); `number` tells comments of one text apart."""
         own = self.settings
-        told = [self.prompt_sha256, own.model, own.temperature, own.max_tokens, id_, text]
-        digest = hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
-        return f"{self.voter[:40]}-{digest[:20]}"
+        asked = [own.provider, own.model, self.prompt_sha256, own.temperature, own.max_tokens]
+        told = json.dumps([*asked, text, number], ensure_ascii=False)
+        return f"{self.voter}-{hashlib.sha256(told.encode()).hexdigest()[:20]}"
 
-    def line(self, id_: str, text: str) -> bytes:
+    def line(self, text: str, number: int) -> bytes:
         request = {
-            "custom_id": self.custom_id(id_, text),
+            "custom_id": self.custom_id(text, number),
             "method": "POST",
-            "url": URL,
+            "url": batch.URL,
             "body": self.body(text),
         }
         return json.dumps(request, ensure_ascii=False).encode() + b"\n"
@@ -109,10 +108,15 @@ def plan(
     asked: Sequence[Ballot],
     providers: Mapping[str, params.Provider],
     prices: Mapping[str, params.Price],
+    door: params.Door,
 ) -> list[Plan]:
-    """A plan a voter. Tokens are estimated: four bytes of UTF-8 each; the price is for answers of
-    full length, None where `prices` lacks the model."""
+    """A plan a voter. By the doors `files` and `endpoint` comments leave the machine.
+
+    Tokens are estimated, four bytes of UTF-8 each; the price is for answers of full length, None where
+    `prices` lacks the model.
+    """
     told = sum(len(text.encode()) for text in table["text"])
+    leaves = door in ("files", "endpoint")
     plans = []
     for ballot in asked:
         own = ballot.settings
@@ -131,8 +135,8 @@ def plan(
                 definitions=own.definitions,
                 temperature=own.temperature,
                 provider=own.provider,
-                host=urlsplit(provider.url).netloc if provider.url else "",
-                leaves=provider.url is not None,
+                host=urlsplit(provider.url).hostname or "" if leaves and provider.url else "",
+                leaves=leaves,
                 rows=len(table),
                 shards=len(_shards(ballot, table["text"], provider)),
                 tokens_in=into,
@@ -148,7 +152,8 @@ def told(plans: Sequence[Plan], rendered: Sequence[prompts.Message]) -> str:
     """The plan for people: a line a voter, and one prompt as it is sent, with a text of the codebook."""
     lines = []
     for one in plans:
-        where = f"to {one.host} ({one.provider})" if one.leaves else "stays on this machine"
+        to = f"{one.host} ({one.provider})" if one.host else "wherever you send it"
+        where = f"to {to}" if one.leaves else "stays on this machine"
         price = f", price unknown (prices has no {one.model})" if one.leaves else ""
         if one.price_at_most is not None:
             price = f", at most {one.price_at_most:,.2f} {one.currency}"
@@ -183,15 +188,16 @@ def write(
     comment a `custom_id` stands for) and `egress.json` (which ids go where, under which prompt)."""
     folder.mkdir(parents=True, exist_ok=True)
     ids, texts = table["id"].tolist(), table["text"].tolist()
+    numbers = table.groupby("text", sort=False).cumcount().tolist()
     known = []
     for ballot in asked:
         cuts = _shards(ballot, texts, providers[ballot.settings.provider])
         for number, (start, end) in enumerate(cuts, start=1):
             with (folder / f"{ballot.voter}-{number:04d}.jsonl").open("wb") as file:
-                file.writelines(map(ballot.line, ids[start:end], texts[start:end]))
+                file.writelines(map(ballot.line, texts[start:end], numbers[start:end]))
         known += [
-            (ballot.custom_id(id_, text), id_, ballot.voter)
-            for id_, text in zip(ids, texts, strict=True)
+            (ballot.custom_id(text, number), id_, ballot.voter)
+            for id_, text, number in zip(ids, texts, numbers, strict=True)
         ]
     pd.DataFrame(known, columns=list(ASKED), dtype="str").to_parquet(
         folder / "asked.parquet", index=False
@@ -207,7 +213,7 @@ def shards(folder: Path, voter: str) -> list[Path]:
 def _shards(ballot: Ballot, texts: Iterable[str], provider: params.Provider) -> list[tuple[int, int]]:
     """From which row up to which each file goes; `Problem` where one line alone is too large."""
     # a line is as long as its frame and its text: `custom_id` has one length, JSON escapes by character
-    frame = len(ballot.line("", "")) - 2
+    frame = len(ballot.line("", 0)) - 2
     cuts, start, lines, size = [], 0, 0, 0
     for row, text in enumerate(texts):
         length = frame + len(json.dumps(text, ensure_ascii=False).encode())

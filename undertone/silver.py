@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from undertone import metrics, params, tables
 from undertone.agreement import agreement
 from undertone.codebook import Codebook
-from undertone.fuse import Fused, Votes, fuse
+from undertone.errors import Problem
+from undertone.fuse import Fused, Votes, decided, fuse
 from undertone.labels import LabelSpace
 from undertone.ledger import Ledger
 
@@ -36,7 +37,8 @@ def fused(
     votes: pd.DataFrame,
     comments: pd.DataFrame,
     prompts: Mapping[str, str],
-    space: LabelSpace,
+    codebook: Codebook,
+    scheme: str | None,
     settings: params.Fuse,
     *,
     draws: int,
@@ -44,10 +46,13 @@ def fused(
 ) -> Silver:
     """One label for each comment that has a valid answer; agreement; teachers against people.
 
+    All in the labels that models learn: votes are merged by `scheme` before they are fused, for
+    voters who differ on two labels of one group agree. `codebook` is the whole one.
     Without voters the table is empty, for the labels came with the comments.
 
     `votes` as `collect` gives them, `comments` cleaned, `prompts` voter → the sha256 of its prompt.
     """
+    asked, space = codebook.asked(scheme).space, codebook.learnt(scheme).space
     labels, voters = list(space.labels), list(prompts)
     if not voters:
         columns = ["id", *labels, TEACHERS, PROMPTS, ANSWERED]
@@ -55,7 +60,8 @@ def fused(
         return Silver(empty, Ledger("fuse", len(comments), len(comments)), {"method": None})
     valid = votes[votes["outcome"] == "ok"]
     rows = comments[comments["id"].isin(valid["id"])].reset_index(drop=True)
-    stack = _stacked(valid, rows["id"], voters, labels)
+    stack = _stacked(valid, rows["id"], voters, list(asked.labels))
+    stack = np.stack([codebook.merged(one, scheme) for one in stack])
     groups = tables.groups(rows)
 
     def rng() -> np.random.Generator:
@@ -67,16 +73,32 @@ def fused(
     table.insert(0, "id", rows["id"].to_numpy()[kept])
     provenance = _provenance(valid, voters, prompts)
     table = table.merge(provenance, on="id", how="left", validate="one_to_one")
-    people = _people(rows, space)
+    people = _people(rows, codebook, scheme)
+    if twice := set(people) & set(voters):
+        raise Problem(
+            f"'{min(twice)}' is both a voter and a column of people's labels",
+            where="params.yaml: request",
+            remedy="Give the voter another name.",
+        )
     everyone = np.concatenate([stack, *(one[None] for one in people.values())])
     told = {
         "method": settings.method,
+        "many": space.many,
         "teachers": found.teachers,
         "agreement": agreement(
             everyone, [*voters, *people], space, groups=groups, draws=draws, rng=rng()
         ),
         "people": list(people),
-        "gold": _against_gold(stack, voters, found, rows, space, groups, draws=draws, seed=seed),
+        "gold": _against_gold(
+            stack,
+            voters,
+            found,
+            tables.judged(_merged(rows, "gold", codebook, scheme), "gold", space),
+            space,
+            groups,
+            draws=draws,
+            seed=seed,
+        ),
     }
     ledger = Ledger("fuse", len(rows), len(table), dict(found.dropped))
     return Silver(table, ledger, told)
@@ -91,10 +113,9 @@ def line(told: Mapping[str, Any]) -> str:
     for name, one in told["teachers"].items():
         value = one["accuracy"]["value"]
         estimated = "?" if value is None else f"{value:.3f}"
-        by_people = (
-            f", by people {gold[name]['overall']['accuracy']['value']:.3f}" if name in gold else ""
-        )
-        shown.append(f"{name} about {estimated} right{by_people}")
+        judged = metrics.right(gold[name], many=told["many"])["value"] if name in gold else None
+        people = "" if judged is None else f", by people {judged:.3f}"
+        shown.append(f"{name} about {estimated} right{people}")
     return f"{told['method']}: {'; '.join(shown)}"
 
 
@@ -106,30 +127,23 @@ def labelled(
     With `silver` only its rows, decided, and their scores in `silver.<label>`; without it the labels
     that came with the table. `label` and `gold` are merged by `scheme`.
     """
-    asked, learnt = codebook.asked(scheme), codebook.learnt(scheme)
-    table = comments
-    if silver is not None:
-        table = comments.merge(
-            silver[["id", TEACHERS, PROMPTS, ANSWERED]], on="id", validate="one_to_one"
-        )
-        scores = tables.scores_of(silver, table["id"], asked.space, where="silver")
-        merged = codebook.merged(scores, scheme)
-        decided = learnt.space.decide(merged).astype(np.float64)
-        table = _with(table, "silver", merged, learnt.space)
-        table = _with(table, "label", decided, learnt.space)
-        rows_in = len(silver)
-    else:
+    space = codebook.learnt(scheme).space
+    table = _merged(comments, "gold", codebook, scheme)
+    if silver is None:
         table = _merged(table, "label", codebook, scheme)
-        rows_in = len(comments)
-    table = _merged(table, "gold", codebook, scheme)
-    return table, Ledger("label", rows_in, len(table), {})
+        return table, Ledger("label", len(comments), len(table), {})
+    table = table.merge(silver[["id", TEACHERS, PROMPTS, ANSWERED]], on="id", validate="one_to_one")
+    scores = tables.scores_of(silver, table["id"], space, where="silver")
+    table = _with(table, "silver", scores, space)
+    table = _with(table, "label", space.decide(scores).astype(np.float64), space)
+    return table, Ledger("label", len(silver), len(table), {})
 
 
 def _merged(
     table: pd.DataFrame, reference: tables.Reference, codebook: Codebook, scheme: str | None
 ) -> pd.DataFrame:
     asked, learnt = codebook.asked(scheme).space, codebook.learnt(scheme).space
-    if asked.labels == learnt.labels or f"{reference}.{asked.labels[0]}" not in table:
+    if scheme not in codebook.merges or f"{reference}.{asked.labels[0]}" not in table:
         return table
     flags = codebook.merged(tables.judged(table, reference, asked), scheme)
     without = table.drop(columns=[f"{reference}.{label}" for label in asked.labels])
@@ -155,28 +169,35 @@ def _stacked(
     return stack
 
 
-def _people(rows: pd.DataFrame, space: LabelSpace) -> dict[str, NDArray[np.float64]]:
-    """Each person's labels [n, labels]: the annotators', or else the one gold column."""
-    suffix = f".{space.labels[0]}"
+def _people(
+    rows: pd.DataFrame, codebook: Codebook, scheme: str | None
+) -> dict[str, NDArray[np.float64]]:
+    """Each person's labels [n, labels learnt]: the annotators', or else the one gold column."""
+    asked = codebook.asked(scheme).space
+    suffix = f".{asked.labels[0]}"
     names = [
         column.removeprefix("annotator.").removesuffix(suffix)
         for column in rows.columns
         if column.startswith("annotator.") and column.endswith(suffix)
     ]
     people = {
-        name: rows[[f"annotator.{name}.{label}" for label in space.labels]].to_numpy(np.float64)
+        name: rows[[f"annotator.{name}.{label}" for label in asked.labels]].to_numpy(np.float64)
         for name in names
     }
     if not people and f"gold{suffix}" in rows:
-        people = {"gold": tables.judged(rows, "gold", space)}
-    return {name: flags for name, flags in people.items() if not np.isnan(flags).all()}
+        people = {"gold": tables.judged(rows, "gold", asked)}
+    return {
+        name: codebook.merged(flags, scheme)
+        for name, flags in people.items()
+        if not np.isnan(flags).all()
+    }
 
 
 def _against_gold(
     stack: Votes,
     voters: Sequence[str],
     found: Fused,
-    rows: pd.DataFrame,
+    gold: NDArray[np.float64],
     space: LabelSpace,
     groups: NDArray[np.int64],
     *,
@@ -184,10 +205,9 @@ def _against_gold(
     seed: int,
 ) -> dict[str, Any] | None:
     """Each teacher and the fused label against people, on the rows that both judged."""
-    gold = tables.judged(rows, "gold", space)
     if np.isnan(gold).all():
         return None
-    judges = dict(zip(voters, stack, strict=True)) | {"silver": _decided(found, space)}
+    judges = dict(zip(voters, stack, strict=True)) | {"silver": decided(found.scores, space)}
     return {
         name: metrics.evaluate(
             gold[both] > 0.5,
@@ -200,13 +220,6 @@ def _against_gold(
         for name, flags in judges.items()
         if (both := ~np.isnan(gold).any(axis=1) & ~np.isnan(flags).any(axis=1)).any()
     }
-
-
-def _decided(found: Fused, space: LabelSpace) -> NDArray[np.float64]:
-    decided = np.full(found.scores.shape, np.nan)
-    kept = ~np.isnan(found.scores).any(axis=1)
-    decided[kept] = space.decide(found.scores[kept])
-    return decided
 
 
 def _provenance(valid: pd.DataFrame, voters: Sequence[str], prompts: Mapping[str, str]) -> pd.DataFrame:

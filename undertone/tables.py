@@ -25,8 +25,8 @@ FORMATS = (".parquet", ".csv", ".jsonl")  # that `share` writes
 COMMENTS = ("id", "text", "group", "time", "part", "file", "sheet", "row")
 
 
-def read(path: Path, needs: tuple[str, ...] = ("id",)) -> pd.DataFrame:
-    """A parquet table; `Problem` where it is missing, broken, without a column, or an id repeats."""
+def read(path: Path, needs: tuple[str, ...] = ("id",), *, key: str = "id") -> pd.DataFrame:
+    """A parquet table; `Problem` where it is missing, broken, without a column, or a key repeats."""
     if not path.exists():
         raise Problem("no such table", where=str(path), remedy="Run `dvc repro`, or `dvc pull`.")
     try:
@@ -35,7 +35,7 @@ def read(path: Path, needs: tuple[str, ...] = ("id",)) -> pd.DataFrame:
         raise Problem(
             f"not a readable parquet table ({type(error).__name__})", where=str(path)
         ) from None
-    return checked(table, needs, where=str(path))
+    return checked(table, needs, where=str(path), key=key)
 
 
 def write(table: pd.DataFrame, path: Path, needs: tuple[str, ...] = ("id",)) -> None:
@@ -55,16 +55,16 @@ def share(table: pd.DataFrame, path: Path) -> None:
             table.to_json(beside, orient="records", lines=True, force_ascii=False)
 
 
-def checked(table: pd.DataFrame, needs: tuple[str, ...], *, where: str) -> pd.DataFrame:
-    """`table` itself; `Problem` where a column is missing or an id is empty or stands twice."""
+def checked(table: pd.DataFrame, needs: tuple[str, ...], *, where: str, key: str = "id") -> pd.DataFrame:
+    """`table` itself; `Problem` where a column is missing or a key is empty or stands twice."""
     missing = [column for column in needs if column not in table.columns]
     if missing:
         raise Problem(f"no column {', '.join(missing)}", where=where)
-    ids = table["id"]
+    ids = table[key]
     if ids.isna().any() or (ids == "").any():
-        raise Problem(f"{int(ids.isna().sum() + (ids == '').sum())} rows have no id", where=where)
+        raise Problem(f"{int(ids.isna().sum() + (ids == '').sum())} rows have no {key}", where=where)
     if ids.duplicated().any():
-        raise Problem(f"{int(ids.duplicated().sum())} ids stand twice", where=where)
+        raise Problem(f"{int(ids.duplicated().sum())} {key}s stand twice", where=where)
     return table
 
 

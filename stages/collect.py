@@ -32,8 +32,8 @@ def main(
     write_json(counts, {"voters": found.counts, "unknown_ids": found.unknown})
     rows = collect.rows(found, table) if voters else Ledger("collect", len(table), len(table))
     rows.save(ledger)
-    told = collect.told(found.counts, found.unknown) if voters else "no voters"
-    return f"{rows.rows_in:,} rows → {rows.rows_out:,}\n{told}"
+    told = [collect.told(found.counts, found.unknown), collect.again(out)] if voters else ["no voters"]
+    return "\n".join([f"{rows.rows_in:,} rows → {rows.rows_out:,}", *filter(None, told)])
 
 
 if __name__ == "__main__":

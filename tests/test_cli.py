@@ -149,7 +149,7 @@ def test_the_ledger_of_a_source_is_one_table(
         Ledger(stage, 7, 7).save(tmp_path / f"reports/standin/rows/{stage}.json")
     assert main(["ledger"]) == 0
     default = capsys.readouterr().out
-    assert default.endswith("from 7 rows in the files to 7 in the split\n")
+    assert default.endswith("from 7 rows in the files to 7 left by split\n")
     assert main(["ledger", "standin"]) == 0
     assert capsys.readouterr().out == default
     assert main(["ledger", "other"]) == 1

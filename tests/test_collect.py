@@ -71,6 +71,7 @@ def outcomes(found: collect.Collected, name: str = "v") -> list[str]:
         ([error("?"), ok("?", "[1]")], "ok"),
         ([ok("?", "[1]"), error("?")], "ok"),
         ([error("?"), error("?")], "provider_error"),
+        ([error("?"), ok("?", "hmm"), ok("?", None, refusal="No.")], "unparsable"),
         (
             [{"custom_id": "?", "response": {"status_code": 429, "body": {"error": {}}}}],
             "provider_error",
@@ -205,8 +206,8 @@ def test_outcomes_add_up_whatever_comes(answers: list[tuple[int, str | None]]) -
     for at, content in answers:
         if at < 5:
             found.setdefault(f"v-{at}", []).append((collect.reading(ok("", content), reader), ""))
-    collected = collect._tabled(asked, found, codebook(), 0)
-    counts = collected.counts["v"]
+    votes, by_voter = collect._tabled(asked, found, codebook())
+    collected, counts = collect.Collected(votes, {}, by_voter, 0), by_voter["v"]
     assert sum(counts[one] for one in OUTCOMES) == 5
     valid = (collected.votes["outcome"] == "ok").to_numpy()
     labels = collected.votes[["kind", "cold"]]
@@ -237,6 +238,12 @@ def test_the_three_tables_and_the_retry_hold_what_they_say(tmp_path: Path, asked
         assert one["class"].tolist() == classes
         assert one["message"].tolist() == table["text"].tolist()[: len(one)]
         assert one["custom_id"].tolist() == ids(asked)[: len(one)]
+    unread = read("unread")
+    assert unread.iloc[0][["id", "outcome", "answer"]].tolist() == ["user-01", "unparsable", "well..."]
+    assert len(unread) == 1
+    told = collect.again(tmp_path / "out")
+    assert told.startswith("2 requests to send again are in ")
+    assert collect.again(tmp_path / "in") == ""
     sent = {
         json.loads(line)["custom_id"]: line
         for path in request.shards(tmp_path / "requests", "v")

@@ -6,7 +6,7 @@ import pytest
 
 from undertone.errors import Problem
 from undertone.files import write_json
-from undertone.ledger import STAGES, Ledger, chain, told
+from undertone.ledger import STAGES, Ledger, begun, chain, told
 
 
 def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_changed_ledger_file_is_refused_when_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ['{"stage": "clean", "in": 3}', '{"stage": "cl', "[1]", ""])
 def test_another_or_half_a_file_is_no_ledger(tmp_path: Path, content: str) -> None:
     (tmp_path / "clean.json").write_text(content)
-    with pytest.raises(Problem, match="not a row ledger"):
+    with pytest.raises(Problem, match=r"not a row ledger|not readable as JSON"):
         Ledger.load(tmp_path / "clean.json")
 
 
@@ -71,6 +71,19 @@ def test_a_missing_ledger_is_named(stage: str, tmp_path: Path) -> None:
         chain(tmp_path)
 
 
+def test_before_the_split_the_stages_that_ran_are_shown(tmp_path: Path) -> None:
+    saved(tmp_path)
+    for stage in ("fuse", "label", "split"):
+        (tmp_path / f"{stage}.json").unlink()
+    lines = told(begun(tmp_path)).splitlines()
+    assert lines[-2:] == [
+        "not run yet: fuse, label, split",
+        "from 1,203 rows in the files to 1,190 left by collect",
+    ]
+    with pytest.raises(Problem, match=r"ingest\.json: no such file"):
+        begun(tmp_path / "nowhere")
+
+
 def test_rows_lost_between_two_stages_are_told(tmp_path: Path) -> None:
     saved(tmp_path, fuse=Ledger("fuse", 1189, 1189))
     with pytest.raises(Problem, match=r"collect left 1190 rows, fuse was given 1189.*dvc repro"):
@@ -88,5 +101,5 @@ def test_the_chain_is_told_in_aligned_columns(tmp_path: Path) -> None:
     assert lines[0] == "stage    rows in  rows out  dropped"
     assert lines[1] == "ingest     1,203     1,200  blank 1, date 2"
     assert lines[3] == "request    1,190     1,190"
-    assert lines[-1] == "from 1,203 rows in the files to 1,150 in the split"
+    assert lines[-1] == "from 1,203 rows in the files to 1,150 left by split"
     assert len(lines) == len(STAGES) + 2

@@ -110,7 +110,7 @@ def _ledger(given: argparse.Namespace) -> None:
     from undertone.params import read_params
 
     source = given.source or read_params().data.source
-    print(ledger.told(ledger.chain(Path("reports") / source / "rows")))
+    print(ledger.told(ledger.begun(Path("reports") / source / "rows")))
 
 
 def _analyse(given: argparse.Namespace) -> None:

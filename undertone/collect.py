@@ -23,6 +23,7 @@ from undertone.params import Collect, Outcome, Voter
 from undertone.request import shards
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+_RANKS: tuple[Outcome, ...] = ("ok", "out_of_schema", "unparsable", "refused", "provider_error")
 REPEATED = "repeated"
 PROVIDER_ERROR = Reading("provider_error")
 NONE = -1  # the class of a comment without a label, as the published tables have it
@@ -31,10 +32,12 @@ NONE = -1  # the class of a comment without a label, as the published tables hav
 @dataclass(frozen=True)
 class Collected:
     """`votes`: custom_id, id, voter, outcome, answered (a date, or empty), and 0 or 1 for each label,
-    NaN without a valid answer. `counts`: voter → each of OUTCOMES, whose sum is what was asked;
-    besides, `repeated` (a further answer that says the same). `unknown`: answers to nothing asked."""
+    NaN without a valid answer. `unread`: custom_id → the last answer that gave no label. `counts`:
+    voter → each of OUTCOMES, whose sum is what was asked; besides, `repeated` (a further answer that
+    says the same). `unknown`: answers to nothing asked."""
 
     votes: pd.DataFrame
+    unread: dict[str, str]
     counts: dict[str, dict[str, int]]
     unknown: int
 
@@ -54,13 +57,17 @@ def collect(
     }
     voter_of = dict(zip(asked["custom_id"], asked["voter"], strict=True))
     found: dict[str, list[tuple[Reading, str]]] = {}
+    unread: dict[str, str] = {}
     unknown = 0
     for custom_id, record in batch.read_folder(folder):
         voter = voter_of.get(custom_id)
         if voter is None:
             unknown += 1
-        else:
-            found.setdefault(custom_id, []).append((reading(record, readers[voter]), _date(record)))
+            continue
+        read = reading(record, readers[voter])
+        found.setdefault(custom_id, []).append((read, _date(record)))
+        if read.outcome not in ("ok", "provider_error"):
+            unread[custom_id] = str(_content(record))
     answered = {voter_of[custom_id] for custom_id in found}
     if missing := [name for name in voters if name not in answered]:
         hint = f" ({unknown:,} answers are to other requests: another prompt, model or table?)"
@@ -69,7 +76,8 @@ def collect(
             where=str(folder),
             remedy="Add the answer files, or take the voter out of `request`.",
         )
-    return _tabled(asked, found, codebook, unknown)
+    votes, counts = _tabled(asked, found, codebook)
+    return Collected(votes, unread, counts, unknown)
 
 
 def reading(record: batch.Record, reader: Reader) -> Reading:
@@ -79,10 +87,15 @@ def reading(record: batch.Record, reader: Reader) -> Reading:
         return PROVIDER_ERROR
     if choice["message"].get("refusal") or choice.get("finish_reason") == "content_filter":
         return Reading("refused")
-    content = choice["message"].get("content")
+    content = _content(record)
     if not isinstance(content, str):
         return Reading("unparsable")
     return (reader.read_cut if choice.get("finish_reason") == "length" else reader.read)(content)
+
+
+def _content(record: batch.Record) -> object:
+    choice = batch.choice(record)
+    return choice["message"].get("content") if choice else None
 
 
 def tables(votes: pd.DataFrame, texts: Mapping[str, str], codebook: Codebook) -> dict[str, pd.DataFrame]:
@@ -135,17 +148,35 @@ def write(
     settings: Collect,
     folder: Path,
 ) -> None:
-    """Into `folder`: `votes.parquet`, `<voter>/{unlabelled,labelled,purged}.csv`, and in `retry/` the
-    requests to send again."""
+    """Into `folder`: `votes.parquet`; `<voter>/{unlabelled,labelled,purged}.csv`, and `unread.csv`, what
+    was answered where no label could be read; and in `retry/` the requests to send again."""
     folder.mkdir(parents=True)
     collected.votes.to_parquet(folder / "votes.parquet", index=False)
     texts = dict(zip(comments["id"], comments["text"], strict=True))
     for name, table in tables(collected.votes, texts, codebook).items():
         (folder / name).parent.mkdir(exist_ok=True)
         table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    unread = collected.votes[~collected.votes["outcome"].isin(["ok", "missing", "provider_error"])]
+    unread = unread[["custom_id", "id", "voter", "outcome"]].assign(
+        message=unread["id"].map(texts), answer=unread["custom_id"].map(collected.unread)
+    )
+    for voter, own in unread.groupby("voter", sort=False):
+        own.drop(columns="voter").to_csv(
+            folder / str(voter) / "unread.csv", index=False, lineterminator="\n"
+        )
     for name, lines in retry(requests, collected.votes, settings.retry).items():
         (folder / "retry").mkdir(exist_ok=True)
         (folder / "retry" / name).write_bytes(b"".join(lines))
+
+
+def again(folder: Path) -> str:
+    """What to do about requests without an answer, for the log; nothing where there are none."""
+    files = sorted(folder.glob("retry/*.jsonl"))
+    if not files:
+        return ""
+    lines = sum(1 for path in files for _ in path.open("rb"))
+    where = folder / "retry"
+    return f"{lines:,} requests to send again are in {where}; put what comes back beside the rest"
 
 
 def told(counts: Mapping[str, Mapping[str, int]], unknown: int) -> str:
@@ -166,8 +197,8 @@ def _tabled(
     asked: pd.DataFrame,
     found: Mapping[str, list[tuple[Reading, str]]],
     codebook: Codebook,
-    unknown: int,
-) -> Collected:
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """`Collected.votes` and `Collected.counts`."""
     place = {label: at for at, label in enumerate(codebook.space.labels)}
     flags = np.full((len(asked), len(place)), np.nan)
     outcomes, dates = [], []
@@ -183,19 +214,19 @@ def _tabled(
             flags[row, [place[label] for label in read.labels]] = 1
     votes = asked[["custom_id", "id", "voter"]].assign(outcome=outcomes, answered=dates)
     labels = pd.DataFrame(flags, columns=list(place), index=votes.index)
-    return Collected(pd.concat([votes, labels], axis=1), counts, unknown)
+    return pd.concat([votes, labels], axis=1), counts
 
 
 def _settled(found: list[tuple[Reading, str]]) -> tuple[Reading, str, int]:
     """The reading that counts, its date, and how many further answers say the same.
 
     A readable answer counts before any other, for what failed was asked again; readable answers that
-    differ are none. Of several failures the first in OUTCOMES counts.
+    differ are none. What a model said counts before an error.
     """
     if not found:
         return Reading("missing"), "", 0
-    rank = min(OUTCOMES.index(read.outcome) for read, _ in found)
-    best = [(read, date) for read, date in found if OUTCOMES.index(read.outcome) == rank]
+    rank = min(_RANKS.index(read.outcome) for read, _ in found)
+    best = [(read, date) for read, date in found if _RANKS.index(read.outcome) == rank]
     if len({read for read, _ in best}) > 1:
         return Reading("duplicate"), "", 0
     repeated = len(best) - 1 if best[0][0].outcome == "ok" else 0

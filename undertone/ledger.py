@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from undertone.errors import Problem
@@ -40,10 +40,7 @@ class Ledger:
     @classmethod
     def load(cls, path: Path) -> "Ledger":
         """What `save` wrote; `Problem` where the file is no ledger or doesn't add up."""
-        try:
-            content = read_json(path)
-        except (ValueError, AssertionError):  # cut short, or JSON of another shape
-            content = {}
+        content = read_json(path)
         stage, rows_in, rows_out = content.get("stage"), content.get("in"), content.get("out")
         dropped = content.get("dropped")
         if not (
@@ -60,14 +57,14 @@ class Ledger:
             raise Problem(str(problem), where=str(path), remedy="Run `dvc repro`.") from None
 
 
-def chain(folder: Path) -> list[Ledger]:
-    """The ledgers of all `STAGES` in `folder`, in their order.
+def chain(folder: Path, stages: Sequence[str] = STAGES) -> list[Ledger]:
+    """The ledgers of `stages` in `folder`, in their order.
 
     `Problem` where one is missing or doesn't add up, and where a stage was given other rows than
     the stage before it left.
     """
-    ledgers = [Ledger.load(folder / f"{stage}.json") for stage in STAGES]
-    for stage, ledger in zip(STAGES, ledgers, strict=True):
+    ledgers = [Ledger.load(folder / f"{stage}.json") for stage in stages]
+    for stage, ledger in zip(stages, ledgers, strict=True):
         if ledger.stage != stage:
             raise Problem(
                 f"the ledger of '{ledger.stage}', not of '{stage}'",
@@ -84,6 +81,12 @@ def chain(folder: Path) -> list[Ledger]:
     return ledgers
 
 
+def begun(folder: Path) -> list[Ledger]:
+    """As `chain`, of the stages up to the first that hasn't run yet; `Problem` where none has."""
+    done = list(takewhile(lambda stage: (folder / f"{stage}.json").exists(), STAGES))
+    return chain(folder, done or STAGES)
+
+
 def told(ledgers: Sequence[Ledger]) -> str:
     """An aligned table, a line a stage, of a chain; its last line says what is left of all rows."""
     lines = [("stage", "rows in", "rows out", "dropped")]
@@ -93,5 +96,7 @@ def told(ledgers: Sequence[Ledger]) -> str:
     name, given, left = (max(len(line[column]) for line in lines) for column in range(3))
     table = [f"{a:<{name}}  {b:>{given}}  {c:>{left}}  {d}".rstrip() for a, b, c, d in lines]
     first, last = ledgers[0], ledgers[-1]
-    end = f"from {first.rows_in:,} rows in the files to {last.rows_out:,} in the {last.stage}"
+    waiting = STAGES[len(ledgers) :]
+    table += [f"not run yet: {', '.join(waiting)}"] if waiting else []
+    end = f"from {first.rows_in:,} rows in the files to {last.rows_out:,} left by {last.stage}"
     return "\n".join([*table, end])

@@ -57,7 +57,7 @@ def request(folder: Path) -> None:
     table = pd.read_parquet(folder / "comments.parquet")
     providers = {"away": Provider(url="https://a.b/v1", key="K", lines=5000, bytes=10**9, may_read=[])}
     asked = [ballot()]
-    plans = request.plan(table, asked, providers, {})
+    plans = request.plan(table, asked, providers, {}, "files")
     request.write(table, asked, providers, plans, folder / "requests")
 
 

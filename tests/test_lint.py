@@ -38,6 +38,7 @@ HEALTHY: Content = {
     "prompts": {
         "plain": {
             "system": "Say which of {labels} it is.\n{definitions}",
+            "each_label": "'{name}' [{code}]",
             "user": "Comment: {text}",
             "answer": "[{code}]",
         },
@@ -108,7 +109,7 @@ PLANTED: list[tuple[str, str, str, Callable[[Content], object]]] = [
     ("code-prefix", "labels", "'Against'", lambda c: label(c, 2, code="10")),
     ("code-prefix", "prompt plain", "'Against'",
      lambda c: (label(c, 2, name="Against all"), prompt(c, "plain", answer="{name}"),
-                prompt(c, "older", system="{labels}", definitions={}, answer="{code}"))),
+                prompt(c, "older", system="{labels} {codes}", definitions={}, answer="{code}"))),
     ("literal-special-token", "prompt plain", "'</s>'",
      lambda c: prompt(c, "plain", user="{text}</s>")),
     ("literal-special-token", "prompt plain", "'[INST]'",
@@ -119,8 +120,10 @@ PLANTED: list[tuple[str, str, str, Callable[[Content], object]]] = [
      lambda c: prompt(c, "older", template="<s>{system} {user} {answer}")),
     ("literal-special-token", "prompt older", "'<|endoftext|>'",
      lambda c: prompt(c, "older", template="{user} {answer}<|endoftext|>")),
+    ("code-missing", "prompt plain", "never shows 0, 1, 2",
+     lambda c: c["prompts"]["plain"].pop("each_label")),
     ("label-missing", "prompt plain", "does not name For it, Against, Not relevant",
-     lambda c: prompt(c, "plain", system="What is it?")),
+     lambda c: prompt(c, "plain", system="What is it?", answer="{name}")),
     ("label-missing", "prompt older", "does not name Against",
      lambda c: prompt(c, "older", system="Is it 'For it' or 'Not relevant'?", definitions={})),
     ("ambiguous-answer", "prompt plain", "'Against'", lambda c: prompt(c, "plain", answer="[code]")),
@@ -170,8 +173,8 @@ def test_what_is_planted_is_found_and_nothing_else(
 def test_every_kind_is_planted() -> None:
     assert {kind for kind, *_ in PLANTED} == {
         "definition-contradicts", "near-names", "no-definition", "merge-overlap", "merge-incomplete",
-        "code-prefix", "literal-special-token", "label-missing", "ambiguous-answer", "unknown-fault",
-        "unknown-name", "unreadable",
+        "code-prefix", "code-missing", "literal-special-token", "label-missing", "ambiguous-answer",
+        "unknown-fault", "unknown-name", "unreadable",
     }  # fmt: skip
 
 

@@ -163,6 +163,16 @@ def _of_prompt(
     if missing and not any(slot in prompt.system + prompt.user for slot in slots):
         yield _Seen("label-missing", where, "", f"does not name {', '.join(missing)}", name)
 
+    if "{code}" in prompt.answer + "".join(prompt.each_answer or ()):
+        unseen = [
+            label.answer
+            for label in view.labels
+            if not re.search(rf"(?<!\w){re.escape(label.answer)}(?!\w)", told)
+        ]
+        if unseen:
+            what = f"answers by code, but never shows {', '.join(unseen)}"
+            yield _Seen("code-missing", where, "", what, name)
+
     if "{definitions}" in prompt.system + prompt.user:
         for label in view.labels:
             if not _defined(label, prompt, codebook):

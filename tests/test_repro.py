@@ -44,6 +44,7 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.log = ""  # all that the first `dvc repro` printed
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -111,6 +112,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     repository.run("git", "add", "-A")
     repository.run("git", "commit", "-qm", "start")
     done = repository.run("dvc", "repro")
+    repository.log = done.stdout + done.stderr
     assert "train@standin-bert" in repository.ran(done)
     repository.run("git", "add", "-A")
     repository.run("git", "commit", "-qm", "results")
@@ -185,9 +187,13 @@ def test_no_word_of_a_comment_is_in_what_is_shared(repository: Repository) -> No
     shared += [path for path in (repository.folder / "mlartifacts").rglob("*") if path.is_file()]
     shared += [repository.folder / "mlflow.db"]
     assert len(shared) > 80
-    for path in shared:
-        content = path.read_bytes()
-        assert not any(canary in content for canary in canaries), path
+    printed = repository.log.encode()
+    assert b"collect: " in printed
+    for name, content in [("log", printed), *((path, path.read_bytes()) for path in shared)]:
+        assert not any(canary in content for canary in canaries), name
+    # the same search finds them where they must be
+    private = (repository.folder / "data/standin/requests/careful-0001.jsonl").read_bytes()
+    assert sum(canary in private for canary in canaries) > 100
 
 
 def test_a_second_repro_does_nothing(repository: Repository) -> None:
@@ -367,6 +373,7 @@ def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repositor
         file.write('{"custom_id": "half a li')
     done = repository.run("dvc", "repro", "label@private", check=False)
     assert done.returncode != 0
-    (told,) = [line for line in done.stderr.splitlines() if line.startswith("collect: ")]
-    assert "one.output.jsonl, line" in told
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("answer: ")]
+    assert "data/raw/answers/private/one.output.jsonl, line" in told
     assert labels.read_bytes() == before
+    assert (folder / "data/private/answers/one.output.jsonl").exists()  # what was there stays

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -52,6 +53,12 @@ class Repository:
         )
         assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done
+
+    def said(self, done: subprocess.CompletedProcess[str], stage: str) -> str:
+        """The one line of trouble of a stage; DVC's progress may stand before it in the line."""
+        lines = [line for line in re.split(r"[\r\n]+", done.stderr) if f"{stage}: " in line]
+        assert len(lines) == 1, done.stdout[-2000:] + done.stderr[-2000:]
+        return lines[0]
 
     def ran(self, done: subprocess.CompletedProcess[str]) -> set[str]:
         """The stages that ran, by what DVC printed."""
@@ -350,7 +357,7 @@ def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repositor
         ],
     )
     done = repository.run("dvc", "repro", "label@private", check=False)
-    (told,) = [line for line in done.stderr.splitlines() if line.startswith("answer: ")]
+    told = repository.said(done, "answer")
     assert "no answers to the requests of 'private'. Send data/private/requests" in told
 
     dropped = folder / "data/raw/answers/private"
@@ -373,7 +380,7 @@ def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repositor
         file.write('{"custom_id": "half a li')
     done = repository.run("dvc", "repro", "label@private", check=False)
     assert done.returncode != 0
-    (told,) = [line for line in done.stderr.splitlines() if line.startswith("answer: ")]
+    told = repository.said(done, "answer")
     assert "data/raw/answers/private/one.output.jsonl, line" in told
     assert labels.read_bytes() == before
     assert (folder / "data/private/answers/one.output.jsonl").exists()  # what was there stays

@@ -105,7 +105,7 @@ def test_only_the_categories_of_the_study_stay_and_the_others_are_counted() -> N
         exclude=["Sports"],
         aliases={"Tech": ["Technology"]},
     )
-    sections = ["Tech", "technology ", "Sports", "Weather", "Business", "Tech"]
+    sections = ["Tech", "technology ", "Sports", "Weather", "Business", "Sports"]
     table = pd.DataFrame({"id": list("abcdef"), "text": [*"vwxyz", ""], "meta.section": sections})
     kept, ledger = clean.clean(table, SETTINGS, categories, seed=0)
     assert kept["id"].tolist() == ["a", "b", "e"]

@@ -146,7 +146,6 @@ def test_labels_as_common_as_each_other_go_by_the_codebook() -> None:
 @pytest.mark.parametrize(("tie", "labels"), [("none", ".."), ("commonest", "aa")])
 def test_a_posterior_without_a_winner_is_a_tie_too(tie: str, labels: str) -> None:
     votes = cast("a" * 50 + "b" * 50 + "a" * 10 + "b" * 10, "a" * 50 + "b" * 50 + "b" * 10 + "a" * 10)
-    votes = np.concatenate([votes, np.zeros((2, 120, 1))], axis=2) if votes.shape[2] < 3 else votes
     result = fused(votes, how("dawid_skene", tie=tie), ABC)
     assert said(result.scores[[100, 110]]) == labels
     assert result.dropped == ({"tie": 20} if tie == "none" else {})

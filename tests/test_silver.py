@@ -43,11 +43,11 @@ def comments(rows: int = 6) -> pd.DataFrame:
 def votes(given: dict[str, dict[str, str]], space: LabelSpace = BOOK.space) -> pd.DataFrame:
     """voter → comment → label, or an outcome that is no answer."""
     rows = []
-    for voter, answers in given.items():
+    for month, (voter, answers) in enumerate(reversed(given.items()), start=1):
         for at, (id_, said) in enumerate(answers.items()):
             ok = said in space.labels
             flags = {label: float(label == said) if ok else np.nan for label in space.labels}
-            day = f"2025-01-{at + 1:02d}" if ok else ""
+            day = f"2025-{month:02d}-{at + 1:02d}" if ok else ""
             outcome = "ok" if ok else said
             rows.append({"id": id_, "voter": voter, "outcome": outcome, "answered": day, **flags})
     return pd.DataFrame(rows)
@@ -94,7 +94,10 @@ def test_each_silver_label_carries_its_teachers_prompts_and_day() -> None:
     table = fused(comments()).table.set_index("id")
     assert table.loc["c0", ["teachers", "prompts"]].tolist() == ["a;b;c", "hash-a;hash-b;hash-c"]
     assert table.loc["c4", ["teachers", "prompts"]].tolist() == ["b;c", "hash-b;hash-c"]
-    assert table.loc["c3", ["teachers", "answered"]].tolist() == ["a;c", "2025-01-04"]
+    assert table.loc["c3", ["teachers", "answered"]].tolist() == [
+        "a;c",
+        "2025-03-04",
+    ]  # c: January
 
 
 def test_teachers_are_compared_with_people_on_rows_that_both_judged() -> None:

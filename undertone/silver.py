@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from undertone import metrics, params, tables
-from undertone.agreement import agreement
+from undertone import agreement, metrics, params, tables
 from undertone.codebook import Codebook
 from undertone.errors import Problem
 from undertone.fuse import Fused, Votes, decided, fuse
@@ -85,7 +84,7 @@ def fused(
         "method": settings.method,
         "many": space.many,
         "teachers": found.teachers,
-        "agreement": agreement(
+        "agreement": agreement.agreement(
             everyone, [*voters, *people], space, groups=groups, draws=draws, rng=rng()
         ),
         "people": list(people),
@@ -116,7 +115,7 @@ def line(told: Mapping[str, Any]) -> str:
         judged = metrics.right(gold[name], many=told["many"])["value"] if name in gold else None
         people = "" if judged is None else f", by people {judged:.3f}"
         shown.append(f"{name} about {estimated} right{people}")
-    return f"{told['method']}: {'; '.join(shown)}"
+    return f"{told['method']}: {'; '.join(shown)}; {agreement.told(told['agreement'])}"
 
 
 def labelled(

@@ -23,7 +23,7 @@ from undertone.ledger import STAGES
 from undertone.params import read_params
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("repro")]
+pytestmark = pytest.mark.slow
 
 SMALL = {
     "sample.rows": "500",

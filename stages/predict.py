@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from undertone import models, stage, tables
+from undertone.labels import answered
 from undertone.params import Params
 
 
@@ -10,9 +11,11 @@ def main(params: Params, *, candidate: str, model: Path, comments: Path, out: Pa
     loaded = models.load(model)
     table = tables.read(comments, ("id", "text", "part"))
     rows = table[table["part"] != "train"]
-    scores = loaded.scores(rows["text"].tolist())
+    scores = models.scored(loaded, rows["text"].tolist())
     tables.write(tables.scores_table(rows["id"], scores, loaded.space), out)
-    return f"{candidate}: {len(rows):,} rows"
+    without = int((~answered(scores)).sum())
+    told = f", {without:,} without a valid answer" if without else ""
+    return f"{candidate}: {len(rows):,} rows{told}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ def main(params: Params, *, out: Path) -> str:
             family = Path(f"undertone/models/{settings.family}.py")
             reached = code.reached(family) - COMMON - code.PLUMBING
             write_json(folder / name / "base.json", {"base": settings.base})
+            adapt = settings.adapt.model_dump() if settings.adapt else None
+            write_json(folder / name / "adapt.json", {"adapt": adapt})
             Recipe(name, settings, code.digest({family, *reached})).save(folder / name / "recipe.json")
     return f"{len(candidates)} candidates: {', '.join(candidates)}"
 

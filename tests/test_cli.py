@@ -107,7 +107,7 @@ def test_help_has_a_line_for_each_command(
         main(["--help"])
     assert left.value.code == 0
     listed = capsys.readouterr().out.partition("COMMAND\n")[2].splitlines()
-    names = "lint ledger analyse predict lineage relocate".split()
+    names = "lint ledger analyse compare predict lineage relocate".split()
     assert [line.split()[0] for line in listed] == names
     assert all(len(line.split()) > 3 for line in listed)
 

@@ -8,10 +8,11 @@ import pytest
 
 from undertone import tables
 from undertone.errors import Problem
-from undertone.labels import LabelSpace
+from undertone.labels import LabelSpace, answered
 
 ONE = LabelSpace.of("c", ["a", "b", "c"])
 MANY = LabelSpace.of("c", ["a", "b", "c"], many=True)
+NONE = [np.nan] * 3  # the scores of a text without a valid answer
 
 
 def test_one_label_is_the_highest_and_the_first_on_a_tie() -> None:
@@ -32,6 +33,20 @@ def test_scores_of_another_shape_or_range_are_refused(scores: list[list[float]])
         ONE.decide(np.array(scores))
 
 
+@pytest.mark.parametrize("space", [ONE, MANY])
+def test_a_text_without_a_valid_answer_has_no_label(space: LabelSpace) -> None:
+    decided = space.decide(np.array([NONE, [0.1, 0.7, 0.2], NONE]))
+    np.testing.assert_array_equal(decided, [[0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    assert not space.decide(np.array([NONE])).any()
+    assert answered(np.array([NONE, [0.1, 0.7, 0.2]])).tolist() == [False, True]
+
+
+def test_half_an_answer_is_refused_with_its_row() -> None:
+    scores = np.array([NONE, [0.1, 0.7, 0.2], [0.5, np.nan, np.nan]])
+    with pytest.raises(Problem, match="row 2 has a score outside"):
+        MANY.decide(scores)
+
+
 def test_a_threshold_is_put_where_f1_is_best() -> None:
     scores = np.array([[0.1, 0.9, 0.2], [0.3, 0.8, 0.2], [0.35, 0.2, 0.2], [0.2, 0.1, 0.2]])
     truth = np.array([[0, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=bool)
@@ -45,6 +60,17 @@ def test_equal_scores_are_never_split_by_a_threshold() -> None:
     space = LabelSpace.of("c", ["a"], many=True)
     fitted = space.with_thresholds(scores, np.array([[True], [False], [True], [False]]))
     assert fitted.decide(scores)[:, 0].tolist() == [True, True, True, False]
+
+
+def test_texts_without_a_valid_answer_move_no_threshold() -> None:
+    rng = np.random.default_rng(0)
+    scores, truth = rng.random((40, 3)), rng.random((40, 3)) < 0.4
+    invalid = np.array([NONE] * 25)
+    fitted = MANY.with_thresholds(
+        np.vstack([invalid, scores]), np.vstack([np.ones((25, 3), dtype=bool), truth])
+    )
+    assert fitted == MANY.with_thresholds(scores, truth) != MANY
+    assert MANY.with_thresholds(invalid, np.ones((25, 3), dtype=bool)) == MANY
 
 
 def test_one_label_a_text_has_no_thresholds_to_fit() -> None:
@@ -62,3 +88,13 @@ def test_scores_keep_their_side_of_a_threshold_in_a_table() -> None:
     table = tables.scores_table(pd.Series(["1"]), scores, MANY)
     kept = tables.scores_of(table, pd.Series(["1"]), MANY, where="scores")
     np.testing.assert_array_equal(kept, scores)
+
+
+def test_texts_without_a_valid_answer_stay_so_in_a_table(tmp_path: Path) -> None:
+    scores = np.array([[0.1, 0.2, 0.3], NONE])
+    path = tmp_path / "scores.parquet"
+    tables.write(tables.scores_table(pd.Series(["1", "2"]), scores, ONE), path)
+    kept = tables.scores_of(tables.read(path), pd.Series(["2", "1"]), ONE, where="scores")
+    np.testing.assert_array_equal(kept, scores[::-1])
+    with pytest.raises(Problem, match="row 0 has a score outside"):
+        tables.scores_table(pd.Series(["1"]), np.array([[np.nan, 0.5, 0.5]]), ONE)

@@ -8,8 +8,8 @@ import pytest
 from tests import tiny
 from undertone import models
 from undertone.errors import Problem
-from undertone.files import md5
-from undertone.models import Classifier, Exportable, Recipe
+from undertone.files import md5, remove
+from undertone.models import Classifier, Examples, Exportable, Recipe
 from undertone.params import FAMILIES
 
 FOUND = sorted(path.stem for path in Path("undertone/models").glob("*.py") if path.stem != "__init__")
@@ -17,26 +17,38 @@ TRAIN, VALIDATION = tiny.examples(160), tiny.examples(40, seed=1)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.base(tmp_path_factory.mktemp("base"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the families' bases are made, once."""
+    return tmp_path_factory.mktemp("families")
 
 
-def fitted(family: str, base: Path, *, many: bool = False) -> Classifier:
-    settings = tiny.SETTINGS[family]
-    model = models.create(settings, tiny.space(many=many), base=base if settings.base else None, seed=7)
-    model.fit(tiny.examples(160, many=many), tiny.examples(40, many=many, seed=1), lambda *_: None)
+def fitted(
+    family: str, folder: Path, *, many: bool = False, train: Examples | None = None
+) -> Classifier:
+    start = tiny.start(family, folder, many=many)
+    model = models.create(tiny.SETTINGS[family], tiny.space(many=many), start)
+    model.fit(
+        train or tiny.examples(160, many=many),
+        tiny.examples(40, many=many, seed=1),
+        lambda *_: None,
+        folder / "state",
+    )
+    remove(folder / "state")
     return model
 
 
 def test_every_family_in_the_folder_has_settings_and_is_tested() -> None:
     assert len(FOUND) >= 3
     assert set(FOUND) == set(FAMILIES) == set(tiny.SETTINGS)
+    assert set(FOUND) > set(tiny.LEARNING)
 
 
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("family", FOUND)
-def test_scores_have_the_shape_and_range_of_the_label_space(family: str, many: bool, base: Path) -> None:
-    model = fitted(family, base, many=many)
+def test_scores_have_the_shape_and_range_of_the_label_space(
+    family: str, many: bool, folder: Path
+) -> None:
+    model = fitted(family, folder, many=many)
     scores = model.scores(VALIDATION.texts)
     assert scores.shape == (len(VALIDATION.texts), 3)
     model.space.check(scores)
@@ -45,8 +57,8 @@ def test_scores_have_the_shape_and_range_of_the_label_space(family: str, many: b
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_a_saved_model_scores_as_before(family: str, base: Path, tmp_path: Path) -> None:
-    model = fitted(family, base)
+def test_a_saved_model_scores_as_before(family: str, folder: Path, tmp_path: Path) -> None:
+    model = fitted(family, folder)
     models.save(model, tmp_path / "model", Recipe("tiny", model.settings, "code"))
     loaded = models.load(tmp_path / "model")
     assert loaded.settings == model.settings
@@ -55,10 +67,10 @@ def test_a_saved_model_scores_as_before(family: str, base: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_the_same_seed_gives_the_same_bytes(family: str, base: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(family: str, folder: Path, tmp_path: Path) -> None:
     digests = set()
     for attempt in ("one", "two"):
-        model = fitted(family, base)
+        model = fitted(family, folder)
         models.save(model, tmp_path / attempt, Recipe("tiny", model.settings, "code"))
         digests.add(md5(tmp_path / attempt))
     assert len(digests) == 1
@@ -66,17 +78,11 @@ def test_the_same_seed_gives_the_same_bytes(family: str, base: Path, tmp_path: P
 
 @pytest.mark.parametrize("family", FOUND)
 def test_a_saved_model_holds_no_pickle_no_code_and_no_text(
-    family: str, base: Path, tmp_path: Path
+    family: str, folder: Path, tmp_path: Path
 ) -> None:
-    model = models.create(
-        tiny.SETTINGS[family],
-        tiny.space(),
-        base=base if tiny.SETTINGS[family].base else None,
-        seed=7,
-    )
     canary = "zq73519462085kx"
-    train = models.Examples([f"{text} {canary}" for text in TRAIN.texts], TRAIN.truth)
-    model.fit(train, VALIDATION, lambda *_: None)
+    train = Examples([f"{text} {canary}" for text in TRAIN.texts], TRAIN.truth)
+    model = fitted(family, folder, train=train)
     models.save(model, tmp_path / "model", Recipe("tiny", model.settings, "code"))
     files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
     assert files
@@ -86,8 +92,8 @@ def test_a_saved_model_holds_no_pickle_no_code_and_no_text(
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_a_score_does_not_depend_on_the_other_texts_or_their_order(family: str, base: Path) -> None:
-    model = fitted(family, base)
+def test_a_score_does_not_depend_on_the_other_texts_or_their_order(family: str, folder: Path) -> None:
+    model = fitted(family, folder)
     together = model.scores(VALIDATION.texts)
     backwards = model.scores(VALIDATION.texts[::-1])[::-1]
     alone = np.concatenate([model.scores([text]) for text in VALIDATION.texts[:10]])
@@ -96,48 +102,45 @@ def test_a_score_does_not_depend_on_the_other_texts_or_their_order(family: str, 
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_odd_texts_get_a_row_of_scores(family: str, base: Path) -> None:
+def test_odd_texts_get_a_row_of_scores(family: str, folder: Path) -> None:
     odd = ["", "   ", "🙂🙂", "=1+1", "fair\n\ncold", "not " * 5000, "\u202eabc", "\x00\x07"]
-    scores = fitted(family, base).scores(odd)
+    scores = fitted(family, folder).scores(odd)
     assert scores.shape == (len(odd), 3)
     assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("family", FOUND)
-def test_a_family_learns_more_than_the_commonest_label(family: str, base: Path) -> None:
-    settings = tiny.SETTINGS[family]
-    if family == "bert":
-        settings = settings.model_copy(update={"epochs": 12.0, "patience": 12})
-    model = models.create(settings, tiny.space(), base=base if settings.base else None, seed=7)
-    curves: list[tuple[int, dict[str, float]]] = []
-    model.fit(tiny.examples(600), VALIDATION, lambda step, values: curves.append((step, dict(values))))
+@pytest.mark.parametrize("family", tiny.LEARNING)
+def test_a_family_learns_more_than_the_commonest_label(family: str, folder: Path) -> None:
+    settings = tiny.SETTINGS[family].model_copy(update=tiny.LEARNING[family])
+    model = models.create(settings, tiny.space(), tiny.start(family, folder))
+    model.fit(tiny.examples(600), VALIDATION, lambda *_: None, folder / "state")
     reached = models.macro_f1(model.space, model.scores(VALIDATION.texts), VALIDATION)
     assert reached > 0.5  # always the commonest label: 0.24
-    if family == "bert":
-        assert any("validation_macro_f1" in values for _, values in curves)
-        assert any("loss" in values for _, values in curves)
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_a_family_that_says_it_can_be_exported_has_a_graph(family: str, base: Path) -> None:
-    model = fitted(family, base)
+def test_a_family_that_says_it_can_be_exported_has_a_graph(family: str, folder: Path) -> None:
+    model = fitted(family, folder)
     assert isinstance(model, Exportable) == FAMILIES[family].exportable
 
 
 @pytest.mark.parametrize("family", ["e5", "bert"])
-def test_more_tokens_than_the_base_has_positions_for_are_refused(family: str, base: Path) -> None:
+def test_more_tokens_than_the_base_has_positions_for_are_refused(family: str, folder: Path) -> None:
     settings = tiny.SETTINGS[family].model_copy(update={"max_length": 65})
     with pytest.raises(Problem, match="max_length is 65, but the base reads at most 64 tokens"):
-        models.create(settings, tiny.space(), base=base, seed=7)
+        models.create(settings, tiny.space(), tiny.start(family, folder))
 
 
-def test_training_leaves_nothing_on_disk(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("family", FOUND)
+def test_training_writes_nowhere_but_into_its_state(
+    family: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    start = tiny.start(family, folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    fitted("bert", base)
-    assert list(tmp_path.rglob("*")) == []
+    model = models.create(tiny.SETTINGS[family], tiny.space(), start)
+    model.fit(TRAIN, VALIDATION, lambda *_: None, tmp_path / "state")
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} <= {"state"}
 
 
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ def test_a_ruined_variant_stops_the_export_with_its_numbers() -> None:
 
 
 def test_the_manifest_is_the_same_for_the_same_model(tmp_path: Path) -> None:
-    model = models.create(tiny.SETTINGS["e5"], tiny.space(), base=tiny.base(tmp_path / "base"), seed=7)
-    model.fit(tiny.examples(100), VALIDATION, lambda *_: None)
+    model = models.create(tiny.SETTINGS["e5"], tiny.space(), tiny.start("e5", tmp_path))
+    model.fit(tiny.examples(100), VALIDATION, lambda *_: None, tmp_path / "state")
     manifests = []
     for attempt in ("one", "two"):
         bundle.write(model, tmp_path / attempt, candidate="e5", opset=17, digests={})

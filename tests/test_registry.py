@@ -17,11 +17,11 @@ import pytest
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as token_models
 
+from tests import tiny
 from undertone import lineage, models, registry, tracking
 from undertone.errors import Problem
 from undertone.files import md5, sha256
 from undertone.labels import LabelSpace, Scores
-from undertone.params import TfidfSettings
 
 REPOSITORY = Path(__file__).parents[1]
 SPACE = LabelSpace.of("gender", ["yes", "no"])
@@ -36,10 +36,10 @@ COMMENTS = Path("data/standin/split.parquet")
 
 def train(folder: Path, *, c: float = 1.0) -> None:
     """A TF-IDF candidate; another `c` gives other bytes."""
-    settings = TfidfSettings(analyzer="word", ngrams=(1, 1), features=1024, c=c, class_weights="none")
-    model = models.create(settings, SPACE, base=None, seed=1)
+    settings = tiny.SETTINGS["tfidf"].model_copy(update={"features": 1024, "c": c})
+    model = models.create(settings, SPACE, models.Start(seed=1))
     examples = models.Examples(TEXTS, TRUTH)
-    model.fit(examples, examples, lambda _step, _values: None)
+    model.fit(examples, examples, lambda _step, _values: None, folder)
     models.save(model, folder, models.Recipe(folder.name, settings, code="0"))
 
 

@@ -131,6 +131,99 @@ def test_voters_are_shown_with_outcomes_agreement_and_what_people_think_of_them(
     assert "unknown ids: 2" in page
 
 
+def with_a_silent_candidate(*, many: bool = False) -> dict:
+    """What comes out where the better candidate gives no valid answer to every fifth text."""
+    space = LabelSpace.of("c", ["a", "b"], many=many)
+    rows = table(300)
+    rows[["gold.a", "gold.b"]] = rows[["label.a", "label.b"]].to_numpy()
+    silent = scores(rows, right=0.9)
+    silent.loc[rows.index % 5 == 0, ["a", "b"]] = np.nan
+    judges = {"silent": (space, silent), "bad": (space, scores(rows, right=0.1))}
+    return evaluation.evaluate_all(rows, judges, space, draws=100, seed=0)
+
+
+LATENCIES = {"rows": [{"model": "bad", "tokens": 12, "batch": 1, "p50_ms": 1.0}]}
+
+
+def test_an_invalid_answer_is_wrong_and_the_valid_ones_are_counted() -> None:
+    found = with_a_silent_candidate()["test"]["label"]
+    assert found["silent"]["valid"]["n"] == 80
+    assert found["silent"]["overall"]["accuracy"]["value"] == 0.8
+    assert found["silent"]["valid_accuracy"]["value"] == 1
+    for name in ("majority", "bad"):
+        assert found[name]["valid"]["n"] == found[name]["n"] == 100
+
+
+def test_the_board_shows_valid_answers_where_some_are_missing() -> None:
+    found = with_a_silent_candidate()
+    chosen = {"champion": "silent", "encoder": "bad", "metric": "macro_f1"}
+    board, said = report.leaderboard(found, LATENCIES, chosen).split("\n\n")
+    assert said == report.UNANSWERED
+    head, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in board.splitlines()]
+    assert {len(line) for line in lines} == {len(head)}
+    shown = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    accuracy = found["test"]["label"]["silent"]["overall"]["accuracy"]
+    assert (
+        shown["**silent**"]["accuracy, test"] == f"0.800 [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    )
+    assert shown["**silent**"]["valid answers, test"] == "80 (80.0%)"
+    assert shown["**silent**"]["their accuracy"] == "1.000 [1.000, 1.000]"
+    assert shown["majority"]["valid answers, test"] == "100 (100.0%)"
+
+
+def test_the_board_says_nothing_of_valid_answers_where_all_are() -> None:
+    found = with_a_silent_candidate()
+    for part in found.values():
+        for candidates in part.values():
+            del candidates["silent"]
+    chosen = {"champion": "bad", "encoder": "bad", "metric": "macro_f1"}
+    assert "valid answers" not in report.leaderboard(found, LATENCIES, chosen)
+
+
+def test_teachers_stand_in_the_column_of_gold_also_beside_valid_answers() -> None:
+    found = with_a_silent_candidate()
+    found["test"]["gold"]["teachers"] = found["test"]["gold"]["majority"]
+    chosen = {"champion": "silent", "encoder": "bad", "metric": "macro_f1"}
+    board = report.leaderboard(found, LATENCIES, chosen).split("\n\n")[0].splitlines()
+    head, last = ([cell.strip() for cell in board[at].split("|")[1:-1]] for at in (0, -1))
+    assert [cell for cell in last if cell] == [
+        "teachers",
+        last[next(at for at, name in enumerate(head) if "gold" in name)],
+    ]
+    assert len(last) == len(head)
+
+
+def test_the_page_shows_which_labels_got_no_valid_answer() -> None:
+    one = with_a_silent_candidate()["test"]["label"]
+    of, confusion = (section.splitlines() for section in report._by_label(one, "silent", "x")[1::2])
+    assert of[0] == "| label | rows | precision | recall | F1 |"
+    assert confusion[0] == "|  | a | b | no valid answer |"
+    for label, line in zip("ab", confusion[2:], strict=True):
+        counts = [int(cell) for cell in line.split("|")[2:-1]]
+        assert sum(counts) == one["silent"]["labels"][label]["support"]
+        assert counts[-1] > 0
+    assert "no valid answer" not in "".join(report._by_label(one, "bad", "x"))
+    many = with_a_silent_candidate(many=True)["test"]["label"]
+    sections = report._by_label(many, "silent", "x")
+    assert len(sections) == 2
+    assert sections[1].startswith("| label | rows | no valid answer | precision | recall | F1 |")
+    a = table(300)["label.a"].astype(int)
+    assert f"| a | {a[2::3].sum()} | {a[5::15].sum()} | 1.000" in sections[1]
+
+
+def test_the_summary_has_the_share_of_valid_answers_only_of_those_who_gave_invalid_ones() -> None:
+    found = with_a_silent_candidate()
+    told = evaluation.summary(found)
+    assert told["silent"]["test_valid"] == 0.8
+    assert {name for name in told["silent"] if name.endswith("valid")} == {
+        *("validation_valid", "test_valid", "validation_gold_valid", "test_gold_valid"),
+    }
+    assert not [name for one in ("bad", "majority") for name in told[one] if "valid" in name.split("_")]
+    assert evaluation.told(found).startswith("macro-F1 on 100 test rows: majority 0.3")
+    f1 = found["test"]["label"]["silent"]["overall"]["macro_f1"]
+    assert f"silent {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]" in evaluation.told(found)
+
+
 def test_a_missed_latency_target_is_said() -> None:
     rows = [
         {"model": "m", "tokens": length, "batch": 1, "p50_ms": 1.0, "p95_ms": p95}

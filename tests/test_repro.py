@@ -31,7 +31,11 @@ SMALL = {
     "split.min_support": "3",
     "bert.epochs": "1",
     "bert.max_length": "32",
-    "e5.max_length": "32",
+    "lora.epochs": "1.0",
+    "lora.load": "full",
+    "lora.adapt.epochs": "1.0",
+    "fewshot.adapt": "null",
+    "fewshot.max_new_tokens": "3",
     "evaluate.draws": "100",
     "export.max_drop": "0.5",
     "bench.repeats": "5",
@@ -112,8 +116,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     base = tiny.base(tmp_path_factory.mktemp("tiny"))
-    small = {**SMALL, "bert.base": f"path:{base}", "e5.base": f"path:{base}"}
-    apply_overrides(folder / "params.yaml", [f"{key}={value}" for key, value in small.items()])
+    small = {**SMALL, "bert.base": f"path:{base}"}
+    small |= {f"{family}.base": "scratch:1x32" for family in ("fewshot", "lora")}
+    changes = [f"{key}={value}" for key, value in small.items()]
+    apply_overrides(folder / "params.yaml", ["~models.e5", *changes])
     repository = Repository(folder)
     repository.run("git", "init", "-q")
     repository.run("git", "add", "-A")
@@ -131,7 +137,7 @@ def test_everything_comes_out(repository: Repository) -> None:
     assert set(metrics.pop("teachers")) == {
         f"{part}_gold_{metric}" for part in ("validation", "test") for metric in ("macro_f1", "accuracy")
     }
-    assert set(metrics) == {"majority", "tfidf", "e5", "bert"}
+    assert set(metrics) == {"majority", "tfidf", "bert", "zeroshot", "lora"}
     for figures in metrics.values():
         assert {"validation_macro_f1", "test_macro_f1", "test_accuracy"} <= set(figures)
     manifest = repository.json("models/release/standin/manifest.json")
@@ -139,10 +145,23 @@ def test_everything_comes_out(repository: Repository) -> None:
     assert all("parity" in variant for variant in manifest["variants"].values())
     latency = repository.json("reports/standin/latency.json")
     measured = {row["model"] for row in latency["rows"]}
-    assert measured == {"tfidf", "e5", "bert", "onnx-fp32", "onnx-optimised", "onnx-int8"}
+    bundles = {"onnx-fp32", "onnx-optimised", "onnx-int8"}
+    assert measured == {"tfidf", "bert", "zeroshot", "lora", *bundles}
     assert (
         (repository.folder / "reports/standin/report.md").read_text().startswith("# gender on standin")
     )
+
+
+def test_a_model_that_writes_no_label_is_wrong_and_one_that_scores_labels_always_answers(
+    repository: Repository,
+) -> None:
+    found = repository.json("reports/standin/evaluation.json")["test"]["label"]
+    written = found["zeroshot"]
+    assert written["valid"]["share"]["value"] < 0.2  # random weights
+    assert written["overall"]["accuracy"]["value"] <= written["valid"]["share"]["value"]
+    assert found["lora"]["valid"]["n"] == found["lora"]["n"]
+    scores = pd.read_parquet(repository.folder / "data/standin/scores/zeroshot.parquet")
+    assert scores["positive"].isna().any()
 
 
 def test_every_row_is_accounted_for_from_the_workbook_to_the_split(repository: Repository) -> None:
@@ -212,7 +231,7 @@ def test_a_second_repro_does_nothing(repository: Repository) -> None:
 
 def test_training_and_export_are_recorded_and_the_registry_serves(repository: Repository) -> None:
     encoder = repository.json("reports/standin/selection.json")["encoder"]
-    expected = ["bert", "e5", f"export-{encoder}", "tfidf"]
+    expected = ["bert", f"export-{encoder}", "lora", "tfidf", "zeroshot"]
     assert sorted(repository.runs()) == [(name, "FINISHED") for name in expected]
     program = """
 import mlflow, json
@@ -227,7 +246,7 @@ print(json.dumps([sorted(aliases), list(rows.columns), list(release.columns)]))
     aliases, columns, released = json.loads(
         repository.run(sys.executable, "-c", program).stdout.splitlines()[-1]
     )
-    assert aliases == ["bert", "champion", "e5", "release", "tfidf"]
+    assert aliases == ["bert", "champion", "lora", "release", "tfidf", "zeroshot"]
     assert columns == released == ["label", "positive", "mild", "negative", "irrelevant"]
     assert not list((repository.folder / "mlartifacts").rglob("*.pkl"))
 
@@ -257,14 +276,17 @@ def test_the_command_line_scores_texts_and_files(repository: Repository) -> None
 
 
 def test_an_experiment_reruns_only_what_depends_on_its_parameter(repository: Repository) -> None:
-    done = repository.run("dvc", "exp", "run", "-S", "bert.epochs=2", "--name", "longer")
+    done = repository.run("dvc", "exp", "run", "-S", "lora.r=16", "--name", "wider")
     ran = repository.ran(done)
-    assert {"resolve", "train@standin-bert", "predict@standin-bert", "evaluate@standin"} <= ran
+    assert {"resolve", "train@standin-lora", "predict@standin-lora", "evaluate@standin"} <= ran
     assert not ran & {
-        *("sample", "ingest@standin", "clean@standin", "answer@standin", "split@standin", "bases@bert"),
-        *("train@standin-tfidf", "train@standin-e5", "predict@standin-tfidf", "predict@standin-e5"),
+        *("sample", "ingest@standin", "clean@standin", "answer@standin", "split@standin"),
+        *("bases@lora", "adapt@standin-lora", "train@standin-zeroshot", "train@standin-bert"),
+        *("train@standin-tfidf", "predict@standin-tfidf", "predict@standin-zeroshot"),
     }
-    assert "longer-bert" in [name for name, _ in repository.runs()]
+    assert "wider-lora" in [name for name, _ in repository.runs()]
+    compared = repository.run(sys.executable, "-m", "undertone.cli", "compare").stdout
+    assert "lora.r=16" in compared
     repository.run("git", "checkout", "-q", ".")
     repository.run("dvc", "checkout", "-q")
 

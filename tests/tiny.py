@@ -1,6 +1,7 @@
 """Tiny real models and data, made on the spot: a pretrained base with random weights, labelled texts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,10 +9,20 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from undertone import bundle, models
+from undertone import bases, bundle, models
+from undertone.codebook import Codebook, Label
 from undertone.labels import LabelSpace
-from undertone.models import Examples
-from undertone.params import BertSettings, E5Settings, Settings, TfidfSettings
+from undertone.models import Examples, Start
+from undertone.params import (
+    Asked,
+    BertSettings,
+    E5Settings,
+    FewshotSettings,
+    LoraSettings,
+    Settings,
+    TfidfSettings,
+)
+from undertone.prompts import Instruction
 
 WORDS = "equal pay leave office meeting boss team work never fair kind cold the a is not".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -62,32 +73,116 @@ def examples(rows: int, *, many: bool = False, seed: int = 0) -> Examples:
     return Examples(texts, np.stack([fair, cold, ~fair & ~cold], axis=1))
 
 
+# no setting of `Sampled` does anything
+PLAIN: dict[str, Any] = {"logit_adjustment": 0.0, "downsample": None, "mixing": 0.0}
+
+ASKED: dict[str, Any] = {
+    "base": "scratch:1x32",
+    "adapt": None,
+    "load": "full",
+    "prompt": None,
+    "definitions": False,
+    "shots": 0,
+    "max_length": 128,
+    "predict": "closed",
+    "max_new_tokens": 8,
+}
+
 SETTINGS: dict[str, Settings] = {
-    "tfidf": TfidfSettings(analyzer="word", ngrams=(1, 2), features=4096, c=4.0, class_weights="sqrt"),
+    "tfidf": TfidfSettings(
+        analyzer="word", ngrams=(1, 2), features=4096, c=4.0, class_weights="sqrt", **PLAIN
+    ),
     "e5": E5Settings(
-        base="path:tiny", pooling="mean", prefix="", max_length=32, c=4.0, class_weights="sqrt"
+        base="path:tiny",
+        adapt=None,
+        pooling="mean",
+        prefix="",
+        max_length=32,
+        c=4.0,
+        class_weights="sqrt",
+        **PLAIN,
     ),
     "bert": BertSettings(
         base="path:tiny",
+        adapt=None,
         pooling="mean",
         max_length=32,
         epochs=2,
+        steps=None,
         batch=16,
+        accumulate=1,
         lr=1e-3,
         warmup=0.1,
         weight_decay=0.01,
+        evaluate_every=None,
         patience=2,
         class_weights="sqrt",
+        focal=0.0,
         precision="fp32",
+        checkpointing=False,
+        **PLAIN,
+    ),
+    "fewshot": FewshotSettings(**ASKED),
+    "lora": LoraSettings(
+        **ASKED,
+        r=4,
+        alpha=8.0,
+        dropout=0.0,
+        target_modules="all-linear",
+        objective="answer",
+        loss_on="answer",
+        preference=None,
+        epochs=2.0,
+        steps=None,
+        batch=16,
+        accumulate=1,
+        lr=0.005,
+        warmup=0.1,
+        weight_decay=0.0,
+        evaluate_every=None,
+        patience=2,
+        class_weights="none",
+        focal=0.0,
+        precision="fp32",
+        checkpointing=False,
+        **PLAIN,
     ),
 }
+
+# What a family needs besides to learn something from 600 tiny texts; one that isn't here learns nothing.
+LEARNING: dict[str, dict[str, Any]] = {
+    "tfidf": {},
+    "e5": {},
+    "bert": {"epochs": 12.0, "patience": 12},
+    "lora": {"epochs": 3.0, "patience": 3, "r": 16, "alpha": 64.0},
+}
+
+
+def start(family: str, folder: Path, *, many: bool = False, shots: int = 0) -> Start:
+    """What a model of `family` starts from; its base is made in `folder` unless it is there."""
+    own = SETTINGS[family]
+    if own.base is None:
+        return Start(seed=7)
+    if not isinstance(own, Asked):
+        made = folder / "base"
+        return Start(seed=7, base=made if made.exists() else base(made))
+    made = folder / "decoder"
+    if not made.exists():
+        bases.materialise(own.base, made)
+    labels = [
+        Label(id=one, name=one, examples=[f"the {one} boss", f"a {one} office"])
+        for one in space().labels
+    ]
+    book = Codebook(name="tiny", title="tiny", language="en", many=many, labels=labels)
+    instruction = Instruction.of(book, None, definitions=own.definitions, shots=shots)
+    return Start(seed=7, base=made, instruction=instruction)
 
 
 def bundled(family: str, folder: Path, *, many: bool = False) -> models.Classifier:
     """A trained model, and its bundle in `folder`/bundle."""
-    model = models.create(SETTINGS[family], space(many=many), base=base(folder / "base"), seed=7)
+    model = models.create(SETTINGS[family], space(many=many), start(family, folder))
     train = examples(160, many=many)
-    model.fit(train, examples(40, many=many, seed=1), lambda *_: None)
+    model.fit(train, examples(40, many=many, seed=1), lambda *_: None, folder / "state")
     model.space = model.space.with_thresholds(model.scores(train.texts), train.truth)
     bundle.write(model, folder / "bundle", candidate=family, opset=17, digests={"comments": "md5"})
     return model

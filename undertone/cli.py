@@ -60,6 +60,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     analyse.set_defaults(run=_analyse)
 
+    compare = commands.add_parser("compare", help="figures of several experiments, with intervals")
+    compare.add_argument(
+        "experiments",
+        nargs="*",
+        metavar="EXPERIMENT",
+        help="of `dvc exp list`, or a git revision, or workspace; by default all of HEAD's, and HEAD",
+    )
+    compare.add_argument("--source", help="by default data.source of params")
+    compare.add_argument(
+        "--candidate",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="candidates",
+        help="may be given several times; by default those whose figures differ",
+    )
+    compare.add_argument("--part", choices=["validation", "test"], default="test")
+    compare.add_argument("--reference", choices=["label", "gold"], default="label")
+    compare.add_argument("--out", type=Path, metavar="PAGE", help="a .md file for the table")
+    compare.set_defaults(run=_compare)
+
     predict = commands.add_parser("predict", help="labels and scores for texts, from a release bundle")
     given = predict.add_mutually_exclusive_group()
     given.add_argument("--text", action="append", help="a text (may be given several times)")
@@ -150,6 +171,27 @@ def _table(given: argparse.Namespace) -> "Table":
     return analysis.of_stage(
         Path("data") / data.source / "labelled.parquet", codebook.learnt(scheme).space
     )
+
+
+def _compare(given: argparse.Namespace) -> None:
+    from undertone import compare
+    from undertone.files import root, whole
+    from undertone.params import read_params
+
+    if given.out and given.out.suffix != ".md":
+        raise Problem(f"'{given.out.suffix}' is no format to write", where=str(given.out), remedy=".md")
+    table = compare.table(
+        given.experiments,
+        given.source or read_params(root() / "params.yaml").data.source,
+        candidates=given.candidates,
+        part=given.part,
+        reference=given.reference,
+    )
+    print(table)
+    if given.out:
+        with whole(given.out) as beside:
+            beside.write_text(f"{table}\n", "utf-8")
+        print(f"\nwritten to {given.out}")
 
 
 def _predict(given: argparse.Namespace) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from undertone import metrics, tables
 from undertone.errors import Problem
-from undertone.labels import LabelSpace
+from undertone.labels import LabelSpace, answered
 
 Judges = Mapping[str, tuple[LabelSpace, pd.DataFrame]]  # name → its thresholds, its scores
 
@@ -33,9 +34,10 @@ def evaluate_all(
                 continue
             chosen, truth = rows.iloc[np.flatnonzero(known)], given[known] > 0.5
             decided = {"majority": metrics.majority(train, len(chosen), space)}
+            valid: dict[str, NDArray[np.bool_]] = {}
             for name, (own, scores) in judges.items():
                 found = tables.scores_of(scores, chosen["id"], space, where=f"scores of {name}")
-                decided[name] = own.decide(found)
+                decided[name], valid[name] = own.decide(found), answered(found)
             if reference == "gold" and f"silver.{space.labels[0]}" in chosen:
                 silver = chosen[[f"silver.{label}" for label in space.labels]].to_numpy(np.float64)
                 decided["teachers"] = space.decide(silver)
@@ -44,6 +46,7 @@ def evaluate_all(
                     truth,
                     flags,
                     space,
+                    answered=valid.get(name),
                     groups=tables.groups(chosen),
                     draws=draws,
                     rng=np.random.default_rng(seed),  # the same draws for every candidate
@@ -73,24 +76,32 @@ def select(evaluated: Mapping[str, Any], exportable: list[str], metric: str) -> 
 
 
 def summary(evaluated: Mapping[str, Any]) -> dict[str, Any]:
-    """Candidate → the figures that `dvc metrics show` and `dvc exp show` print."""
+    """Candidate → the figures that `dvc metrics show` and `dvc exp show` print.
+
+    The share of valid answers is among them for a candidate that has an invalid one anywhere.
+    """
+    invalid = {
+        name
+        for references in evaluated.values()
+        for candidates in references.values()
+        for name, found in candidates.items()
+        if metrics.unanswered(found)
+    }
     figures: dict[str, Any] = {}
     for part, references in evaluated.items():
         for reference, candidates in references.items():
             for name, found in candidates.items():
                 prefix = part if reference == "label" else f"{part}_gold"
+                own = figures.setdefault(name, {})
                 for metric in ("macro_f1", "accuracy"):
-                    figures.setdefault(name, {})[f"{prefix}_{metric}"] = found["overall"][metric][
-                        "value"
-                    ]
+                    own[f"{prefix}_{metric}"] = found["overall"][metric]["value"]
+                if name in invalid:
+                    own[f"{prefix}_valid"] = found["valid"]["share"]["value"]
     return figures
 
 
 def told(evaluated: Mapping[str, Any]) -> str:
     """`bert .81 [.78, .84], …`: macro-F1 on test against the labels."""
     found = evaluated["test"]["label"]
-    shown = []
-    for name, one in found.items():
-        f1 = one["overall"]["macro_f1"]
-        shown.append(f"{name} {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]")
+    shown = [f"{name} {metrics.told(one['overall']['macro_f1'])}" for name, one in found.items()]
     return f"macro-F1 on {found['majority']['n']:,} test rows: {', '.join(shown)}"

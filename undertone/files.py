@@ -21,7 +21,7 @@ def whole(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.tmp")  # .*.tmp is ignored by git
-    _remove(beside)
+    remove(beside)
     try:
         yield beside
         if not beside.exists():
@@ -30,10 +30,10 @@ def whole(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _sync(file)
         if path.is_dir():
-            _remove(path)  # a folder can't be replaced in one step
+            remove(path)  # a folder can't be replaced in one step
         os.replace(beside, path)
     finally:
-        _remove(beside)
+        remove(beside)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -108,7 +108,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, is gone; so it is when it wasn't there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

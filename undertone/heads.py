@@ -8,27 +8,18 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
+from undertone import imbalance
 from undertone.errors import Problem
 from undertone.labels import Flags, Scores
-from undertone.params import ClassWeights
-
-
-def class_weights(truth: Flags, kind: ClassWeights) -> NDArray[np.float64]:
-    """What a row of each label weighs; `truth` [n, labels] has one label a row. `balanced` is
-    scikit-learn's n / (labels x rows), `sqrt` its root: milder where the rarest label is very rare."""
-    counts = np.maximum(truth.sum(axis=0), 1)
-    ratio = len(truth) / (len(counts) * counts)
-    power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
-    weights: NDArray[np.float64] = ratio**power
-    return weights
+from undertone.params import Sampled
 
 
 class LogisticHead:
     """Softmax over the labels, or one sigmoid a label; held as plain arrays once fitted."""
 
-    def __init__(self, many: bool, *, c: float, weights: ClassWeights, seed: int) -> None:
+    def __init__(self, many: bool, settings: Sampled, *, c: float, seed: int) -> None:
         self._many = many
-        self._weights: ClassWeights = weights
+        self._sampled = settings
         self._settings = {
             "C": c,
             "max_iter": 1000,
@@ -38,27 +29,28 @@ class LogisticHead:
         self.bias: NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
     def fit(self, features: Any, truth: Flags) -> None:
-        """`features` [n, features], dense or sparse; `Problem` for a label without a row."""
+        """`features` [n, features], dense or sparse; `Problem` for a label without a row.
+
+        Logits are adjusted after the fit (Menon et al. 2021, post hoc), within the bias.
+        """
         empty = np.flatnonzero(~truth.any(axis=0))
         if len(empty):
             raise Problem(f"{len(empty)} labels have no training row", where="train")
         if self._many:
             fitted = [self._fit_one(features, truth[:, [label]]) for label in range(truth.shape[1])]
-            self._hold(
-                np.concatenate([one.coef_ for one in fitted]),
-                np.concatenate([one.intercept_ for one in fitted]),
-            )
-            return
-        one = self._fit_one(features, truth)
-        weight, bias = one.coef_, one.intercept_
-        if len(weight) == 1:  # scikit-learn holds a single row for two classes
-            weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        self._hold(weight, bias)
+            weight = np.concatenate([one.coef_ for one in fitted])
+            bias = np.concatenate([one.intercept_ for one in fitted])
+        else:
+            one = self._fit_one(features, truth)
+            weight, bias = one.coef_, one.intercept_
+            if len(weight) == 1:  # scikit-learn holds a single row for two classes
+                weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        self._hold(weight, bias - self._sampled.logit_adjustment * imbalance.prior(truth, self._many))
 
     def _fit_one(self, features: Any, truth: Flags) -> LogisticRegression:
         """On all labels [n, labels], or on one label against its absence [n, 1]."""
         either = np.hstack([~truth, truth]) if truth.shape[1] == 1 else truth
-        weights = dict(enumerate(class_weights(either, self._weights)))
+        weights = dict(enumerate(imbalance.class_weights(either, self._sampled.class_weights)))
         return LogisticRegression(**self._settings, class_weight=weights).fit(
             features, either.argmax(axis=1)
         )

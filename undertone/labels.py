@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from undertone.errors import Problem
 
-Scores = NDArray[np.float64]  # [n, labels], 0..1
+Scores = NDArray[np.float64]  # [n, labels], 0..1; a row of NaN for a text without a valid answer
 Flags = NDArray[np.bool_]  # [n, labels]
 
 
@@ -19,7 +19,8 @@ class LabelSpace:
     """The labels of one codebook, in its order, and the rule that turns scores into labels.
 
     One label a text (`many` false): the highest score, the first in order on a tie.
-    Many labels a text: every label whose score reaches its threshold.
+    Many labels a text: every label whose score reaches its threshold. A text without a valid answer has
+    no label in either case.
     """
 
     codebook: str
@@ -41,18 +42,20 @@ class LabelSpace:
         if self.many:
             return scores >= np.asarray(self.thresholds)
         decided = np.zeros(scores.shape, dtype=bool)
-        decided[np.arange(len(scores)), scores.argmax(axis=1)] = True
+        rows = np.flatnonzero(answered(scores))
+        decided[rows, scores[rows].argmax(axis=1)] = True
         return decided
 
     def check(self, scores: Scores) -> None:
-        """`Problem` unless `scores` is [n, labels] and every value lies in 0..1."""
+        """`Problem` unless `scores` is [n, labels] and each row is 0..1, or NaN all along."""
         if scores.ndim != 2 or scores.shape[1] != len(self.labels):
             raise Problem(
                 f"scores have the shape {scores.shape}, expected (n, {len(self.labels)})",
                 where=f"codebook {self.codebook}",
             )
-        if not np.all((scores >= 0) & (scores <= 1)):  # also false for NaN
-            row = int(np.argmin(np.all((scores >= 0) & (scores <= 1), axis=1)))
+        within = np.all((scores >= 0) & (scores <= 1), axis=1)  # also false for NaN
+        if not np.all(within | ~answered(scores)):
+            row = int(np.argmin(within | ~answered(scores)))
             raise Problem(
                 f"row {row} has a score outside 0..1 or not a number",
                 where=f"codebook {self.codebook}",
@@ -61,14 +64,17 @@ class LabelSpace:
     def with_thresholds(self, scores: Scores, truth: Flags) -> "LabelSpace":
         """The same space with each label's threshold at its best F1 on these rows.
 
-        Nothing changes for one label a text, nor for a label without a positive row. Candidate
-        thresholds lie halfway between neighbouring scores (Lipton, Elkan & Naryanaswamy 2014).
+        Nothing changes for one label a text, nor for a label without a positive row; rows without a
+        valid answer are left out. Candidate thresholds lie halfway between neighbouring scores (Lipton,
+        Elkan & Naryanaswamy 2014).
         """
         if not self.many:
             return self
         self.check(scores)
+        rows = answered(scores)
         fitted = [
-            _best_threshold(scores[:, column], truth[:, column]) for column in range(len(self.labels))
+            _best_threshold(scores[rows, column], truth[rows, column])
+            for column in range(len(self.labels))
         ]
         return replace(self, thresholds=tuple(fitted))
 
@@ -85,6 +91,11 @@ class LabelSpace:
             many=content["many"],
             thresholds=tuple(content["thresholds"]),
         )
+
+
+def answered(scores: Scores) -> NDArray[np.bool_]:
+    """Which rows [n] have a valid answer: all but those that are NaN all along."""
+    return np.asarray(~np.isnan(scores).all(axis=1))
 
 
 def _best_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:

@@ -1,8 +1,10 @@
 """Metrics with their intervals, for one label a text or many.
 
 All that is shown is a function of three counts a label (true positives, false positives, false
-negatives) and of the number of texts that are wholly right. The bootstrap draws groups (authors),
-whose comments count together, so a thousand draws are one matrix product.
+negatives) and of a few counts of texts, such as those that are wholly right. The bootstrap draws groups
+(authors), whose comments count together, so a thousand draws are one matrix product.
+
+A text without a valid answer is wrong: all its decisions are, and what is true of it was missed.
 """
 
 import warnings
@@ -13,14 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertone.errors import Problem
-from undertone.labels import Flags, LabelSpace
+from undertone.labels import Flags, LabelSpace, Scores
 
 Counts = NDArray[np.float64]
+Rows = NDArray[np.bool_]  # [n]
 
 
 def macro_f1(truth: Flags, decided: Flags) -> float:
     """The mean of the labels' F1; a label without any row, true or decided, counts as 0."""
-    return float(_summary(_counts(truth, decided).sum(axis=0), len(truth), truth.shape[1])["macro_f1"])
+    counts = _counts(truth, decided, np.ones(len(truth), dtype=bool))
+    return float(_summary(counts.sum(axis=0), len(truth), truth.shape[1])["macro_f1"])
+
+
+def log_loss(truth: Flags, scores: Scores, *, many: bool) -> float:
+    """The mean -log of what the scores [n, labels] give to the truth, in nats; of many labels the mean
+    over them. Scores of 0 count as 1e-12."""
+    right = np.where(truth, scores, 1 - scores) if many else scores[truth]
+    return float(-np.log(np.maximum(right, 1e-12)).mean())
 
 
 def evaluate(
@@ -28,21 +39,27 @@ def evaluate(
     decided: Flags,
     space: LabelSpace,
     *,
+    answered: Rows | None = None,
     groups: NDArray[np.int64],
     draws: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Every metric as `{"value", "low", "high"}` with a 95 % percentile interval.
 
-    `truth`, `decided` [n, labels]; `groups` [n] numbers rows that are drawn together. Returns `n`,
-    `groups`, `overall` (name → value and interval), `labels` (id → the same, and support) and
-    `confusion` (one label a text: rows are the truth, in the label space's order).
+    `truth`, `decided` [n, labels]; `answered` [n], rows with a valid answer, without it all;
+    `groups` [n] numbers rows that are drawn together. Returns `n`, `groups`, `valid` (rows with a
+    valid answer: n and share), `valid_accuracy` (over these alone; null without any), `overall`
+    (name → value and interval), `labels` (id → the same, and its rows: true, decided, without a
+    valid answer) and `confusion` (one label a text: rows are the truth, in the label space's order;
+    those without a valid answer are in no column).
     """
     if not len(truth):
         raise Problem("no rows to evaluate", where=f"codebook {space.codebook}")
+    valid = np.ones(len(truth), dtype=bool) if answered is None else answered
+    decided = decided & valid[:, None]
     _, numbered = np.unique(groups, return_inverse=True)
     units = int(numbered.max()) + 1
-    row_counts = _counts(truth, decided)
+    row_counts = _counts(truth, decided, valid)
     by_group = np.zeros((units, row_counts.shape[1]))
     np.add.at(by_group, numbered, row_counts)
     rows_by_group = np.bincount(numbered, minlength=units).astype(np.float64)
@@ -58,8 +75,10 @@ def evaluate(
             name: np.nan_to_num(np.nanpercentile(drawn[name], (2.5, 97.5), axis=0)) for name in value
         }
 
-    def shown(name: str, label: int | None = None) -> dict[str, float]:
+    def shown(name: str, label: int | None = None) -> dict[str, float | None]:
         at: Any = () if label is None else (label,)
+        if np.isnan(value[name][at]):
+            return {"value": None, "low": None, "high": None}
         return {
             "value": _rounded(value[name][at]),
             "low": _rounded(spread[name][0][at]),
@@ -69,12 +88,15 @@ def evaluate(
     return {
         "n": len(truth),
         "groups": units,
-        "overall": {name: shown(name) for name in value if name not in _BY_LABEL},
+        "valid": {"n": int(valid.sum()), "share": shown("valid")},
+        "valid_accuracy": shown("valid_accuracy"),
+        "overall": {name: shown(name) for name in value if name not in _BY_LABEL + _OF_VALID},
         "labels": {
             label: {
                 **{name: shown(name, column) for name in _BY_LABEL},
                 "support": int(truth[:, column].sum()),
                 "decided": int(decided[:, column].sum()),
+                "unanswered": int(truth[~valid, column].sum()),
             }
             for column, label in enumerate(space.labels)
         },
@@ -92,6 +114,24 @@ def right(found: Mapping[str, Any], *, many: bool) -> dict[str, float]:
     return {one: round(1 - wrong[other], 6) for one, other in ends.items()}
 
 
+def unanswered(found: Mapping[str, Any]) -> int:
+    """Rows without a valid answer in what `evaluate` returns; none where it didn't count them yet."""
+    return int(found["n"] - found["valid"]["n"]) if "valid" in found else 0
+
+
+def told(one: Mapping[str, float | None]) -> str:
+    """`0.812 [0.781, 0.840]`, as far as it is known; empty where nothing defines the figure."""
+    if one["value"] is None or one["low"] is None:
+        return "" if one["value"] is None else f"{one['value']:.3f}"
+    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+
+
+def told_valid(found: Mapping[str, Any]) -> str:
+    """`870 (97.0%)`: the valid answers in what `evaluate` returns."""
+    count = found["n"] - unanswered(found)
+    return f"{count:,} ({count / found['n']:.1%})"
+
+
 def majority(train: Flags, rows: int, space: LabelSpace) -> Flags:
     """What always answering the commonest training label (for many: every label that most texts
     have) would decide on `rows` texts."""
@@ -104,22 +144,23 @@ def majority(train: Flags, rows: int, space: LabelSpace) -> Flags:
 
 
 _BY_LABEL = ("precision", "recall", "f1")
+_OF_VALID = ("valid", "valid_accuracy")
 
 
-def _counts(truth: Flags, decided: Flags) -> Counts:
-    """[n, 3 × labels + 2]: tp, fp and fn a label, wholly right texts, wrong label decisions."""
+def _counts(truth: Flags, decided: Flags, valid: Rows) -> Counts:
+    """[n, 3 × labels + 3]: tp, fp and fn a label, wholly right texts, wrong label decisions, texts with
+    a valid answer."""
     hit = truth & decided
     false = ~truth & decided
     missed = truth & ~decided
-    right = (truth == decided).all(axis=1, keepdims=True)
-    wrong = (truth != decided).sum(axis=1, keepdims=True)
-    return np.hstack([hit, false, missed, right, wrong]).astype(np.float64)
+    wrong = ((truth != decided) | ~valid[:, None]).sum(axis=1, keepdims=True)
+    return np.hstack([hit, false, missed, wrong == 0, wrong, valid[:, None]]).astype(np.float64)
 
 
 def _summary(counts: Counts, rows: Any, labels: int, absent: float = 0.0) -> Mapping[str, Any]:
     """`absent`: what the figures of a label without any row, true or decided, are taken to be."""
     tp, fp, fn = (counts[..., part * labels : (part + 1) * labels] for part in range(3))
-    right, wrong = counts[..., 3 * labels], counts[..., 3 * labels + 1]
+    right, wrong, valid = (counts[..., 3 * labels + place] for place in range(3))
     precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
     f1 = _ratio(2 * tp, 2 * tp + fp + fn)
     nowhere = tp + fp + fn == 0
@@ -128,6 +169,8 @@ def _summary(counts: Counts, rows: Any, labels: int, absent: float = 0.0) -> Map
     share = _ratio(support, support.sum(axis=-1, keepdims=True))
     total = tp.sum(axis=-1), fp.sum(axis=-1), fn.sum(axis=-1)
     return {
+        "valid": _ratio(valid, rows),
+        "valid_accuracy": np.where(valid > 0, _ratio(right, valid), np.nan),
         "accuracy": _ratio(right, rows),  # for many labels: subset accuracy
         "hamming_loss": _ratio(wrong, np.asarray(rows) * labels),
         "macro_precision": np.nanmean(precision, axis=-1),

@@ -253,20 +253,50 @@ class Split(Section):
         return self
 
 
-class TfidfSettings(Section):
+class Sampled(Section):
+    """What is done about labels of unlike frequency, for every family that learns.
+
+    `class_weights`: what a row weighs (for many labels: the presence of one against its absence).
+    `logit_adjustment`: tau of Menon et al. 2021, 0 is off. `downsample`: a label's rows in an epoch are
+    at most this many times those of the rarest, drawn anew each epoch. `mixing`: the share of an epoch
+    that is drawn as if all labels were equally frequent (Kang et al. 2020).
+    """
+
+    class_weights: ClassWeights
+    logit_adjustment: Annotated[float, Field(ge=0)]
+    downsample: Annotated[float, Field(ge=1)] | None
+    mixing: Annotated[float, Field(ge=0, le=1)]
+
+    @model_validator(mode="after")
+    def _draws_in_one_way(self) -> "Sampled":
+        if self.downsample is not None and self.mixing > 0:
+            raise ValueError("downsample and mixing both draw the rows of an epoch; use one of them")
+        return self
+
+
+class Adapt(Section):
+    """More pre-training of a base on the comments that neither validation nor test holds.
+
+    `batch`: rows of `max_length` tokens for a decoder, comments for an encoder.
+    """
+
+    epochs: Annotated[float, Field(gt=0)]
+    batch: Positive
+    lr: Annotated[float, Field(gt=0, le=1)]
+    max_length: Annotated[int, Field(ge=8, le=8192)]
+
+
+class TfidfSettings(Sampled):
     """TF-IDF over hashed n-grams, so that no word of a comment is stored, and logistic regression."""
 
     exportable: ClassVar[bool] = False
     family: Literal["tfidf"] = "tfidf"
+    base: ClassVar[None] = None
+    adapt: ClassVar[None] = None
     analyzer: Literal["word", "char"]
     ngrams: tuple[Positive, Positive] = Field(strict=False)  # from, to
     features: Annotated[int, Field(ge=2**10, le=2**24)]
     c: Annotated[float, Field(gt=0)]
-    class_weights: ClassWeights
-
-    @property
-    def base(self) -> None:
-        return None
 
     @model_validator(mode="after")
     def _ngrams_ascend(self) -> "TfidfSettings":
@@ -275,42 +305,121 @@ class TfidfSettings(Section):
         return self
 
 
-class E5Settings(Section):
+class E5Settings(Sampled):
     """Frozen sentence embeddings and a logistic head."""
 
     exportable: ClassVar[bool] = True
     family: Literal["e5"] = "e5"
     base: str
+    adapt: Adapt | None
     pooling: Literal["mean", "cls"]
     prefix: str
     max_length: Annotated[int, Field(ge=8, le=8192)]
     c: Annotated[float, Field(gt=0)]
-    class_weights: ClassWeights
 
 
-class BertSettings(Section):
+class Trained(Sampled):
+    """Training by gradient: by `epochs`, or by `steps` where they are given.
+
+    `batch` rows are learnt from at once, `accumulate` times before each update. `evaluate_every`: steps
+    between two looks at validation, an epoch without it. `patience`: looks without a better one until
+    training stops. `focal`: gamma of Lin et al. 2017, 0 is cross-entropy. `checkpointing` computes
+    activations anew instead of keeping them: slower, in less memory.
+    """
+
+    epochs: Annotated[float, Field(gt=0)]
+    steps: Positive | None
+    batch: Positive
+    accumulate: Positive
+    lr: Annotated[float, Field(gt=0, le=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    evaluate_every: Positive | None
+    patience: Positive
+    focal: Annotated[float, Field(ge=0)]
+    precision: Literal["auto", "bf16", "fp32"]
+    checkpointing: bool
+
+
+class BertSettings(Trained):
     """A fully fine-tuned encoder."""
 
     exportable: ClassVar[bool] = True
     family: Literal["bert"] = "bert"
     base: str
+    adapt: Adapt | None
     pooling: Literal["mean", "cls"]
     max_length: Annotated[int, Field(ge=8, le=8192)]
+
+
+class Asked(Section):
+    """A causal language model and what it is asked.
+
+    `load`: its weights as they are, or as 4-bit NF4 with double quantisation (Dettmers et al. 2023).
+    `prompt`: a prompt of the codebook, the scheme's first without it. `shots`: examples of each label
+    from the codebook. `predict`: `closed` scores every label's answer, `generate` lets the model write
+    `max_new_tokens` and reads that, as published.
+    """
+
+    exportable: ClassVar[bool] = False
+    base: str
+    adapt: Adapt | None
+    load: Literal["full", "nf4"]
+    prompt: str | None
+    definitions: bool
+    shots: Annotated[int, Field(ge=0)]
+    max_length: Annotated[int, Field(ge=16, le=131072)]
+    predict: Literal["closed", "generate"]
+    max_new_tokens: Positive
+
+
+class FewshotSettings(Asked):
+    """An untuned language model, asked with `shots` examples of each label, or none."""
+
+    family: Literal["fewshot"] = "fewshot"
+
+
+class Preference(Section):
+    """Direct preference optimisation (Rafailov et al. 2023) after the tuning; kept if it gains."""
+
+    beta: Annotated[float, Field(gt=0)]
     epochs: Annotated[float, Field(gt=0)]
-    batch: Positive
     lr: Annotated[float, Field(gt=0, le=1)]
-    warmup: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    patience: Positive
-    class_weights: ClassWeights
-    precision: Literal["auto", "bf16", "fp32"]
 
 
-Settings = TfidfSettings | E5Settings | BertSettings
-FAMILIES: Mapping[str, type[TfidfSettings] | type[E5Settings] | type[BertSettings]] = {
+class LoraSettings(Trained, Asked):
+    """A language model tuned by low-rank adapters (Hu et al. 2021), on 4-bit weights QLoRA.
+
+    `objective`: `answer` learns to write the label's answer, `classify` puts a head on the comment's
+    last token. `loss_on`: the answer's tokens, or all of them, as in the published ablation.
+    """
+
+    family: Literal["lora"] = "lora"
+    r: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: list[str] | Literal["all-linear"]
+    objective: Literal["answer", "classify"]
+    loss_on: Literal["answer", "all"]
+    preference: Preference | None
+
+    @model_validator(mode="after")
+    def _has_no_setting_without_effect(self) -> "LoraSettings":
+        if self.objective == "classify":
+            if self.predict == "generate" or self.preference is not None or self.shots:
+                raise ValueError("objective classify writes nothing: no generate, preference or shots")
+        elif self.focal and self.loss_on == "all":
+            raise ValueError("focal weighs answers; it needs loss_on: answer")
+        return self
+
+
+Settings = TfidfSettings | E5Settings | BertSettings | FewshotSettings | LoraSettings
+FAMILIES: Mapping[str, type[Settings]] = {
     "tfidf": TfidfSettings,
     "e5": E5Settings,
     "bert": BertSettings,
+    "fewshot": FewshotSettings,
+    "lora": LoraSettings,
 }
 
 
@@ -364,6 +473,8 @@ class Params(Section):
     tfidf: TfidfSettings
     e5: E5Settings
     bert: BertSettings
+    fewshot: FewshotSettings
+    lora: LoraSettings
     evaluate: Evaluate
     select: Select
     export: Export

@@ -9,13 +9,93 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 from undertone.codebook import Codebook, Label, Prompt
+from undertone.errors import Problem
 
 _SLOT = re.compile(r"\{(\w+)\}")
 
 NONE = "none"  # the answer that no label applies
 Message = dict[str, str]  # role and content
+
+# What a codebook without a prompt of its own is asked with.
+GENERAL = Prompt(
+    system="Label the text with exactly one of these labels: {labels}.{definitions}\n"
+    "Answer with the label and nothing else.",
+    definitions_as="\nWhat the labels mean:\n{each}",
+    each_definition="- {name}: {definition}",
+    each_label="{id}",
+    user="Text: {text}",
+    answer="{id}",
+)
+GENERAL_MANY = GENERAL.model_copy(
+    update={
+        "system": "Which of these labels apply to the text: {labels}?{definitions}\n"
+        "Answer with them, separated by commas, or with none, and nothing else."
+    }
+)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """All that a language model is told besides the comment.
+
+    `codebook` holds the labels and the one prompt that is used, nothing else, so that no other change
+    of the file makes another instruction. `shots`: comments and the ids of their labels.
+    """
+
+    codebook: Codebook
+    prompt: Prompt
+    definitions: bool
+    shots: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, codebook: Codebook, name: str | None, *, definitions: bool, shots: int) -> Self:
+        """With the prompt called `name`, or the codebook's first, or a general one where it has none;
+        and with the first `shots` examples of each label, the labels taking turns.
+
+        `Problem` where there is no such prompt, or a label has fewer examples.
+        """
+        if name is not None or codebook.prompts:
+            prompt = codebook.prompt(name or next(iter(codebook.prompts)))
+        else:
+            prompt = GENERAL_MANY if codebook.many else GENERAL
+        for label in codebook.labels:
+            if len(label.examples) < shots:
+                raise Problem(
+                    f"{label.id} has {len(label.examples)} examples, {shots} are to be shown",
+                    where=f"codebook {codebook.name}",
+                    remedy="Write more, or lower `shots`.",
+                )
+        shown = [(label.examples[at], (label.id,)) for at in range(shots) for label in codebook.labels]
+        labels = [label.model_copy(update={"examples": []}) for label in codebook.labels]
+        bare = Codebook(
+            name=codebook.name,
+            title=codebook.title,
+            language=codebook.language,
+            many=codebook.many,
+            labels=labels,
+        )
+        return cls(bare, prompt, definitions, tuple(shown))
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "codebook": self.codebook.model_dump(mode="json", exclude_defaults=True),
+            "prompt": self.prompt.model_dump(mode="json", exclude_defaults=True),
+            "definitions": self.definitions,
+            "shots": [[text, list(ids)] for text, ids in self.shots],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        return cls(
+            Codebook.model_validate(content["codebook"]),
+            Prompt.model_validate(content["prompt"]),
+            content["definitions"],
+            tuple((text, tuple(ids)) for text, ids in content["shots"]),
+        )
 
 
 def messages(codebook: Codebook, prompt: Prompt, text: str, *, definitions: bool) -> list[Message]:

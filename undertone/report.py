@@ -4,12 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from undertone import metrics
 from undertone.errors import Problem
 from undertone.files import read_json
 from undertone.ledger import Ledger
-from undertone.metrics import right
 
 Row = Sequence[object]
+
+UNANSWERED = (
+    "A language model may write something that is no label. Such a text has no valid answer, and counts"
+    " as wrong in all figures but the accuracy of the valid answers."
+)
 
 
 def page(
@@ -60,7 +65,10 @@ def page(
 def leaderboard(
     evaluated: Mapping[str, Any], latency: Mapping[str, Any], selection: Mapping[str, Any]
 ) -> str:
-    """One line a candidate, best on validation first; also what the README embeds."""
+    """One line a candidate, best on validation first; also what the README embeds.
+
+    Valid answers have columns where any are missing, and a sentence on what is missing.
+    """
     validation, test = evaluated["validation"]["label"], evaluated["test"]["label"]
     gold = evaluated["test"].get("gold", {})
     length = sorted({row["tokens"] for row in latency["rows"]})[0]
@@ -72,6 +80,7 @@ def leaderboard(
     metric = selection["metric"]
     order = sorted(validation, key=lambda name: -validation[name]["overall"][metric]["value"])
     floor = test["majority"]["overall"]["accuracy"]["value"]
+    invalid = any(metrics.unanswered(part[name]) for part in (validation, test) for name in order)
     lines: list[Row] = []
     for name in order:
         mark = ", ".join(word for word in ("champion", "encoder") if selection[word] == name)
@@ -82,48 +91,65 @@ def leaderboard(
                 f"**{name}**" if mark else name,
                 mark,
                 _value(validation[name]["overall"]["macro_f1"]),
-                _interval(test[name]["overall"]["macro_f1"]),
-                _interval(accuracy) + below,
-                *([_interval(gold[name]["overall"]["macro_f1"])] if gold else []),
+                metrics.told(test[name]["overall"]["macro_f1"]),
+                metrics.told(accuracy) + below,
+                *(
+                    (metrics.told_valid(test[name]), metrics.told(test[name]["valid_accuracy"]))
+                    if invalid
+                    else ()
+                ),
+                *([metrics.told(gold[name]["overall"]["macro_f1"])] if gold else []),
                 f"{speed[name]:.1f}" if name in speed else "",
             )
         )
     if "teachers" in gold:
-        lines.append(
-            ("teachers", "", "", "", "", _interval(gold["teachers"]["overall"]["macro_f1"]), "")
-        )
+        empty = [""] * (6 if invalid else 4)
+        f1 = metrics.told(gold["teachers"]["overall"]["macro_f1"])
+        lines.append(("teachers", *empty, f1, ""))
     n = test["majority"]["n"]
-    return _table(
+    table = _table(
         (
             "candidate",
             "",
             f"macro-F1, validation (n={validation['majority']['n']:,})",
             f"macro-F1, test (n={n:,})",
             "accuracy, test",
+            *(("valid answers, test", "their accuracy") if invalid else ()),
             *([f"macro-F1, gold (n={gold['majority']['n']:,})"] if gold else []),
             f"ms a text ({length} tokens)",
         ),
         lines,
     )
+    return f"{table}\n\n{UNANSWERED}" if invalid else table
 
 
 def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> list[str]:
     found = candidates[champion]
+    # for one label a text the confusion shows where each row went
+    missing = ["no valid answer"] if metrics.unanswered(found) else []
+    beside = missing if found["confusion"] is None else []
     lines = [
-        (label, one["support"], *(_interval(one[name]) for name in ("precision", "recall", "f1")))
+        (
+            label,
+            one["support"],
+            *(one["unanswered"] for _ in beside),
+            *(metrics.told(one[name]) for name in ("precision", "recall", "f1")),
+        )
         for label, one in found["labels"].items()
     ]
     sections = [
         f"## evaluate: {champion} against the {title} (test, n={found['n']:,}, "
         f"{found['groups']:,} groups)",
-        _table(("label", "rows", "precision", "recall", "F1"), lines),
+        _table(("label", "rows", *beside, "precision", "recall", "F1"), lines),
     ]
     if found["confusion"] is not None:
-        names = list(found["labels"])
-        confusion = [(f"**{name}**", *row) for name, row in zip(names, found["confusion"], strict=True)]
+        confusion = [
+            (f"**{label}**", *row, *(one["unanswered"] for _ in missing))
+            for (label, one), row in zip(found["labels"].items(), found["confusion"], strict=True)
+        ]
         sections += [
             "Confusion (rows: what is true, columns: what was decided):",
-            _table(("", *names), confusion),
+            _table(("", *found["labels"], *missing), confusion),
         ]
     return sections
 
@@ -152,13 +178,13 @@ def _silver(
     people: list[Row] = [
         (
             f"**{name}**" if name == "silver" else name,
-            _interval(fused["teachers"][name]["accuracy"]) if name in fused["teachers"] else "",
-            _interval(right(gold[name], many=fused["many"])),
-            _interval(gold[name]["overall"]["macro_f1"]),
+            metrics.told(fused["teachers"][name]["accuracy"]) if name in fused["teachers"] else "",
+            metrics.told(metrics.right(gold[name], many=fused["many"])),
+            metrics.told(gold[name]["overall"]["macro_f1"]),
             f"{gold[name]['n']:,}",
         )
         for name in gold
-    ] or [(name, _interval(one["accuracy"])) for name, one in fused["teachers"].items()]
+    ] or [(name, metrics.told(one["accuracy"])) for name, one in fused["teachers"].items()]
     share = "accuracy a label" if fused["many"] else "accuracy"
     head = ("voter", f"{share}, estimated from the votes alone")
     agreement = fused["agreement"]
@@ -166,7 +192,7 @@ def _silver(
         (
             " and ".join(pair["between"]),
             f"{pair['n']:,}",
-            *(_interval(pair[figure]) for figure in ("raw", "kappa", "alpha")),
+            *(metrics.told(pair[figure]) for figure in ("raw", "kappa", "alpha")),
         )
         for pair in agreement["pairs"]
     ]
@@ -183,7 +209,7 @@ def _silver(
     if "teachers" in evaluated["test"].get("gold", {}):
         taught, judged = evaluated["test"]["label"][champion], evaluated["test"]["gold"]
         by_teachers, teachers, model = (
-            _interval(one["overall"]["accuracy"])
+            metrics.told(one["overall"]["accuracy"])
             for one in (taught, judged["teachers"], judged[champion])
         )
         sections.append(
@@ -193,7 +219,7 @@ def _silver(
         )
     return [
         *sections,
-        f"Krippendorff's alpha over all annotators: {_interval(agreement['alpha'])}.",
+        f"Krippendorff's alpha over all annotators: {metrics.told(agreement['alpha'])}.",
         _table(("annotators", "n", "raw agreement", "Cohen's kappa", "Krippendorff's alpha"), pairs),
     ]
 
@@ -279,13 +305,6 @@ def _table(head: Row, lines: Iterable[Row]) -> str:
 
 def _value(one: Mapping[str, float]) -> str:
     return f"{one['value']:.3f}"
-
-
-def _interval(one: Mapping[str, float | None]) -> str:
-    """Empty where nothing defines the figure."""
-    if one["value"] is None or one["low"] is None:
-        return "" if one["value"] is None else f"{one['value']:.3f}"
-    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
 
 
 def embed(document: str, table: str) -> str:

@@ -4,7 +4,8 @@
 `meta.<column>`, `label.<label>` and `gold.<label>` (0 or 1, empty where a row has no label).
 After cleaning also `repeat` (rows with the same number repeat each other); where voters gave the
 labels also `silver.<label>` (their fused scores), `teachers`, `prompts`, `answered`; after the split
-`part` is train, validation or test. `scores`: `id` and a column 0..1 for each label.
+`part` is train, validation or test. `scores`: `id` and a column 0..1 for each label, empty all along
+the row of a text that got no valid answer.
 """
 
 from pathlib import Path

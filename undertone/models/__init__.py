@@ -15,8 +15,9 @@ import pandas as pd
 
 from undertone import metrics, tables
 from undertone.errors import Problem
-from undertone.labels import Flags, LabelSpace, Scores
-from undertone.params import FAMILIES, Settings
+from undertone.labels import Flags, LabelSpace, Scores, answered
+from undertone.params import FAMILIES, Asked, Settings
+from undertone.prompts import Instruction
 
 RECIPE = "recipe.json"
 Log = Callable[[int, Mapping[str, float]], None]  # step, values
@@ -30,21 +31,37 @@ class Examples:
     truth: Flags
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a candidate starts from.
+
+    `base`: a folder with pretrained weights, for a family that has one. `instruction`: what a language
+    model is asked, for a family that asks.
+    """
+
+    seed: int
+    base: Path | None = None
+    instruction: Instruction | None = None
+
+
 class Classifier(Protocol):
-    """What every family's `Model` can do. `base` is a folder with the pretrained weights."""
+    """What every family's `Model` can do."""
 
     settings: Settings
     space: LabelSpace
 
-    def __init__(
-        self, settings: Settings, space: LabelSpace, *, base: Path | None, seed: int
-    ) -> None: ...
+    def __init__(self, settings: Settings, space: LabelSpace, start: Start) -> None: ...
 
-    def fit(self, train: Examples, validation: Examples, log: Log) -> None:
-        """Learn from `train`; `validation` may only decide when to stop."""
+    def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
+        """Learn from `train`; `validation` may only decide when to stop and what is kept.
+
+        `state`: a folder, perhaps not there yet, that outlives a kill: a second call with the same
+        arguments goes on from what it holds. The caller removes it when the model is saved.
+        """
 
     def scores(self, texts: Sequence[str]) -> Scores:
-        """[n, labels], 0..1, rows in the order of `texts`; (0, labels) for no texts."""
+        """[n, labels], 0..1, rows in the order of `texts`; (0, labels) for no texts. A row of NaN is a
+        text that got no valid answer."""
 
     def save(self, folder: Path) -> None:
         """Write the weights into an existing folder; no pickle, no training text."""
@@ -78,6 +95,20 @@ def examples(table: pd.DataFrame, part: str, space: LabelSpace) -> Examples:
     return Examples(rows["text"].tolist(), tables.judged(rows, "label", space) > 0.5)
 
 
+def scored(model: Classifier, texts: Sequence[str]) -> Scores:
+    """`model.scores`; `Problem` where one is no number though the model doesn't write its answers."""
+    scores = model.scores(texts)
+    writes = isinstance(model.settings, Asked) and model.settings.predict == "generate"
+    missing = int((~answered(scores)).sum())
+    if missing and not writes:
+        raise Problem(
+            f"{missing} of {len(texts)} texts get a score that is no number",
+            where=f"a model of the family {model.settings.family}",
+            remedy="Its training has diverged: lower `lr`, or set `precision` to fp32.",
+        )
+    return scores
+
+
 def macro_f1(space: LabelSpace, scores: Scores, on: Examples) -> float:
     """Macro-F1 of what `space` decides from `scores`."""
     return metrics.macro_f1(on.truth, space.decide(scores))
@@ -102,9 +133,9 @@ class Recipe:
         return cls(content["candidate"], family.model_validate(content["settings"]), content["code"])
 
 
-def create(settings: Settings, space: LabelSpace, *, base: Path | None, seed: int) -> Classifier:
+def create(settings: Settings, space: LabelSpace, start: Start) -> Classifier:
     """An untrained model of the family that `settings` name."""
-    return _family(settings.family)(settings, space, base=base, seed=seed)
+    return _family(settings.family)(settings, space, start)
 
 
 def save(model: Classifier, folder: Path, recipe: Recipe) -> None:

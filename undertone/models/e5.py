@@ -7,32 +7,35 @@ from typing import Any, Self
 import torch
 from safetensors.numpy import load_file, save_file
 
-from undertone import encoder
+from undertone import encoder, imbalance
 from undertone.heads import LogisticHead
 from undertone.labels import LabelSpace, Scores
-from undertone.models import Examples, Graph, Log
+from undertone.models import Examples, Graph, Log, Start
 from undertone.params import E5Settings, Settings
 
 
 class Model:
-    def __init__(self, settings: Settings, space: LabelSpace, *, base: Path | None, seed: int) -> None:
+    def __init__(self, settings: Settings, space: LabelSpace, start: Start) -> None:
         assert isinstance(settings, E5Settings)
-        assert base is not None
+        assert start.base is not None
         self.settings: Settings = settings
         self.space = space
         self._own = settings
-        self._base = base
-        self._tokenizer = encoder.load_tokenizer(base)
+        self._seed = start.seed
+        self._base = start.base
+        self._tokenizer = encoder.load_tokenizer(start.base)
         self._model = encoder.PooledClassifier(
-            encoder.load_backbone(base, max_length=settings.max_length),
+            encoder.load_backbone(start.base, max_length=settings.max_length),
             len(space.labels),
             pooling=settings.pooling,
             normalise=True,
         ).eval()
-        self._head = LogisticHead(space.many, c=settings.c, weights=settings.class_weights, seed=seed)
+        self._head = LogisticHead(space.many, settings, c=settings.c, seed=start.seed)
 
-    def fit(self, train: Examples, validation: Examples, log: Log) -> None:
-        self._head.fit(self._embed(train.texts), train.truth)
+    def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
+        rows = imbalance.once(train.truth, self._own, seed=self._seed)
+        log(0, imbalance.lost(train.truth, rows, self.space.labels))
+        self._head.fit(self._embed([train.texts[row] for row in rows]), train.truth[rows])
 
     def scores(self, texts: Sequence[str]) -> Scores:
         return self._head.scores(self._embed(texts))
@@ -44,7 +47,7 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path, settings: Settings, space: LabelSpace) -> Self:
-        model = cls(settings, space, base=folder, seed=0)
+        model = cls(settings, space, Start(seed=0, base=folder))
         model._head.take(load_file(folder / "head.safetensors"))
         return model
 

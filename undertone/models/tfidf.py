@@ -13,21 +13,23 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
+from undertone import imbalance
 from undertone.heads import LogisticHead
 from undertone.labels import LabelSpace, Scores
-from undertone.models import Examples, Log
+from undertone.models import Examples, Log, Start
 from undertone.params import Settings, TfidfSettings
 
 
 class Model:
     """Only the columns seen in training are kept, with their inverse document frequencies."""
 
-    def __init__(self, settings: Settings, space: LabelSpace, *, base: Path | None, seed: int) -> None:
+    def __init__(self, settings: Settings, space: LabelSpace, start: Start) -> None:
         assert isinstance(settings, TfidfSettings)
-        assert base is None
         self.settings: Settings = settings
         self.space = space
-        self._head = LogisticHead(space.many, c=settings.c, weights=settings.class_weights, seed=seed)
+        self._own = settings
+        self._seed = start.seed
+        self._head = LogisticHead(space.many, settings, c=settings.c, seed=start.seed)
         self._columns: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._idf: NDArray[np.float64] = np.empty(0)
         self._hash = HashingVectorizer(
@@ -38,11 +40,14 @@ class Model:
             norm=None,
         )
 
-    def fit(self, train: Examples, validation: Examples, log: Log) -> None:
-        counts = self._hash.transform(train.texts)
+    def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
+        rows = imbalance.once(train.truth, self._own, seed=self._seed)
+        log(0, imbalance.lost(train.truth, rows, self.space.labels))
+        texts = [train.texts[row] for row in rows]
+        counts = self._hash.transform(texts)
         self._columns = np.unique(counts.indices).astype(np.int64)
         self._idf = TfidfTransformer().fit(counts[:, self._columns]).idf_
-        self._head.fit(self._features(train.texts), train.truth)
+        self._head.fit(self._features(texts), train.truth[rows])
 
     def scores(self, texts: Sequence[str]) -> Scores:
         return self._head.scores(self._features(texts))
@@ -53,7 +58,7 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path, settings: Settings, space: LabelSpace) -> Self:
-        model = cls(settings, space, base=None, seed=0)
+        model = cls(settings, space, Start(seed=0))
         arrays = load_file(folder / "tfidf.safetensors")
         model._columns, model._idf = arrays["columns"], arrays["idf"]
         model._head.take(arrays)

@@ -1,0 +1,24 @@
+"""What a candidate's language model is asked, apart from the comment; nothing for other families."""
+
+from pathlib import Path
+
+from undertone import models, stage
+from undertone.codebook import read_codebook
+from undertone.files import write_json
+from undertone.params import Asked, Params
+from undertone.prompts import Instruction
+
+
+def main(params: Params, *, codebook: Path, recipe: Path, out: Path) -> str:
+    own = models.Recipe.load(recipe).settings
+    if not isinstance(own, Asked):
+        write_json(out, {})
+        return f"{own.family} is asked nothing"
+    book = read_codebook(codebook).learnt(params.data.scheme)
+    instruction = Instruction.of(book, own.prompt, definitions=own.definitions, shots=own.shots)
+    write_json(out, instruction.to_json())
+    return f"{len(book.labels)} labels, {len(instruction.shots)} examples"
+
+
+if __name__ == "__main__":
+    stage.run(main)

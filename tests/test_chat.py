@@ -4,13 +4,23 @@ import functools
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
@@ -135,6 +145,8 @@ def _pieces(kind: str) -> str:
     made["model"]["byte_fallback"] = True
     if kind == "bpe":  # Llama 2's: no words, and a space before every stretch
         made["pre_tokenizer"] = None
+        made["model"]["vocab"]["▁▁"] = len(made["model"]["vocab"])
+        made["model"]["merges"].insert(0, ["▁", "▁"])
     return json.dumps(made)
 
 
@@ -151,6 +163,8 @@ def llama(kind: str = "bpe", template: str | None = LLAMA) -> Any:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
+    if kind == "bpe":
+        tokenizer.add_tokens([AddedToken("▁▁", normalized=False)])  # as Gemma has it
     tokenizer.chat_template = template
     return tokenizer
 
@@ -286,7 +300,7 @@ def marks(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     added = {
         at
         for at, token in tokenizer.added_tokens_decoder.items()
-        if len(token.content) > 1 and token.content.strip() and at != tokenizer.unk_token_id
+        if len(token.content) > 1 and token.content.strip(" ▁") and at != tokenizer.unk_token_id
     }
     return [token for token in ids if token in added]
 
@@ -481,6 +495,19 @@ def test_a_space_before_the_answer_belongs_to_its_first_token(kind: str) -> None
     assert answer[0][0] in "Ġ▁"
 
 
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_what_an_answer_takes_of_its_template_is_read_as_no_part_of_it(quote: str) -> None:
+    tokenizer, told = tokenizer_of("gpt"), instruction_of("gun_control", "stance_corrected")
+    prompt = told.prompt.model_copy(update={"template": f"{{system}}\n{{user}}\n'{{answer}}{quote}"})
+    builder = Builder(tokenizer, replace(told, prompt=prompt), 4096)
+    row = builder.row("A comment", ["anti_gun"])
+    assert "'a" in tokenizer.get_vocab()
+    assert tokenizer.decode(row.ids[: row.start]).endswith("A comment\nLabel:\n")
+    assert tokenizer.decode(row.ids[row.start :]) == f"'anti gun{quote}<|end|>"
+    assert builder.read(row.ids[row.start :]) == ("anti_gun",)
+    assert builder.read(tokenizer("anti gun<|end|>", add_special_tokens=False)["input_ids"]) is not None
+
+
 def test_an_answer_ends_with_what_the_template_ends_it_with() -> None:
     tokenizer = tokenizer_of("gemma")
     names = {tokenizer.decode([end]) for end in Chat(tokenizer).ends}
@@ -534,6 +561,8 @@ def test_a_comment_that_fits_is_not_cut() -> None:
     fitting = next(size for size in range(200, 0, -1) if len(whole.prompt(text[:size], 10)) <= cut)
     assert builder.prompt(text[:fitting], 10) == whole.prompt(text[:fitting], 10)
     assert text[:fitting] in tokenizer.decode(builder.prompt(text, 10))
+    spaces = builder_of("bert", "gun_control", "corrected", 0)  # no tokens to this one
+    assert spaces.prompt(" " * 9000 + "guns", 10) == spaces.prompt("guns", 10)
 
 
 @pytest.mark.parametrize("which", [("qwen", "goemotions"), ("llama", "gun_control"), ("gpt", "news")])

@@ -164,3 +164,12 @@ def test_a_label_without_examples_is_told() -> None:
 def test_more_gold_than_labelled_rows_is_told() -> None:
     with pytest.raises(Problem, match=r"sample\.gold is 200, but only 97 of sample\.rows"):
         rows(count=100, gold=200)
+
+
+def test_a_codebook_that_chooses_by_category_gets_its_column() -> None:
+    codebook = read_codebook(Path("codebooks/news.yaml"))
+    table = sample.rows(codebook, 300, 20, np.random.default_rng(0))
+    assert codebook.categories is not None
+    given = table["category"].dropna()
+    assert {codebook.categories.kept(one) for one in given} == {True, False}
+    assert table.loc[table["comment_id"].isna(), "category"].isna().all()

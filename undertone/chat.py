@@ -186,7 +186,8 @@ class _Letters:
         self._added: set[int] = set()
         self._numbers: dict[str, int] = {}  # of those that remain and have other numbers in `_inner`
         for number, token in sorted(tokenizer.added_tokens_decoder.items()):
-            if not token.content.strip() or (len(token.content) == 1 and not token.special):
+            shown = token.content.replace("▁", " ").strip()  # SentencePiece's white space
+            if not shown or (len(token.content) == 1 and not token.special):
                 self._inner.add_tokens([token])
                 if self._inner.token_to_id(token.content) != number:
                     self._numbers[token.content] = number
@@ -206,7 +207,7 @@ class _Letters:
         )
         end = 0
         for token, (first, last) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            if token in self._added and first >= end and text[first:last].strip():
+            if token in self._added and first >= end:
                 yield token, first, last
                 end = last
 
@@ -246,7 +247,7 @@ class _Letters:
             cuts = [
                 first + 1
                 for token, (first, last) in zip(encoded.ids, encoded.offsets, strict=True)
-                if token in self._written and last - first > 1 and text[first:last].strip()
+                if token in self._written and last - first > 1
             ]
             if not cuts:
                 return text, encoded
@@ -340,7 +341,7 @@ class Builder:
         text: str = self._tokenizer.decode(
             ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        text = text.strip().removeprefix(self._handed.strip())
+        text = text.strip().removeprefix(self._handed.strip()).removesuffix(self._closing.strip())
         reading = self._reader.read_cut(text) if end is None else self._reader.read(text)
         return reading.labels if reading.outcome == "ok" else None
 

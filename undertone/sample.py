@@ -54,6 +54,8 @@ class Comment:
 def rows(codebook: Codebook, count: int, gold: int, rng: np.random.Generator) -> pd.DataFrame:
     """`count` rows with `COLUMNS`, oldest first; a few are empty, a few comments whole numbers.
 
+    Where the codebook chooses rows by a category there is its column too.
+
     `truth` is what each comment was made to say: the simulated voters know it, nothing else does.
     `gold` rows have the labels of three people. `Problem` where a label has no examples, or where
     there are fewer rows with a text than `gold`.
@@ -68,7 +70,12 @@ def rows(codebook: Codebook, count: int, gold: int, rng: np.random.Generator) ->
     copied = [fresh[int(i)] for i in rng.integers(len(fresh), size=exact + near)]
     repeats = copied[:exact] + [replace(c, cell=_retyped(str(c.cell), rng)) for c in copied[exact:]]
     comments = _with_odd_cells(_shuffled(fresh + repeats, rng), rng)
-    return _with_empty_rows(_table(comments, codebook, shares, gold, rng), blank, rng)
+    table = _with_empty_rows(_table(comments, codebook, shares, gold, rng), blank, rng)
+    if codebook.categories is not None:
+        known = (*codebook.categories.include, *codebook.categories.exclude)
+        drawn = pd.Series([_pick(known, rng) for _ in range(len(table))], table.index)
+        table[codebook.categories.column] = drawn.where(table["comment_id"].notna())
+    return table
 
 
 def write_workbook(frame: pd.DataFrame, path: Path) -> None:

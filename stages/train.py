@@ -50,7 +50,8 @@ def main(
             instruction=Instruction.from_json(asked) if asked else None,
         )
         model = models.create(own, space, start)
-        model.fit(train, validation, run.log, STATE / source / candidate)
+        # what other code began is no beginning
+        model.fit(train, validation, run.log, STATE / source / candidate / chosen.code)
         scores = models.scored(model, validation.texts)
         model.space = space.with_thresholds(scores, validation.truth)
         reached = models.macro_f1(model.space, scores, validation)

@@ -420,15 +420,15 @@ def long_builder(kind: str, codebook: str, prompt: str | None) -> Builder:
 @pytest.mark.parametrize("kind", ["qwen", "gemma", "llama", "unigram"])
 @pytest.mark.parametrize(("codebook", "prompt"), [("gun_control", "corrected"), ("edos", None)])
 @settings(max_examples=40, deadline=None)
-@given(text=comments.filter(lambda text: bool(text.strip()) and text == text.strip()))
+@given(text=comments.map(lambda text: text[:500].strip()).filter(bool))  # some templates strip
 def test_a_prompt_is_the_one_that_is_rendered_for_each_comment_anew(
     kind: str, codebook: str, prompt: str | None, text: str
 ) -> None:
     told = instruction_of(codebook, prompt)
     builder = long_builder(kind, codebook, prompt)
-    messages = prompts.messages(told.codebook, told.prompt, text[:500], definitions=True)
+    messages = prompts.messages(told.codebook, told.prompt, text, definitions=True)
     anew = Chat(tokenizer_of(kind)).prompt(messages, told.prompt)
-    assert builder.prompt(text[:500], 64) == anew.tolist()
+    assert builder.prompt(text, 64) == anew.tolist()
 
 
 def every_scheme() -> list[tuple[str, str | None, str | None]]:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -29,17 +31,22 @@ SIZES = {
     "attn_implementation": "sdpa",
 }
 KINDS: dict[str, Any] = {
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config),
-    "llama": (LlamaForCausalLM, LlamaConfig),
-    "mistral": (MistralForCausalLM, MistralConfig),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
+    "llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": 8}),
+    "gemma2": (
+        Gemma2ForCausalLM,
+        Gemma2Config,
+        {"sliding_window": 8, "head_dim": 8, "attn_implementation": "eager"},
+    ),
 }
 
 
 @pytest.fixture(params=KINDS)
 def model(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
-    kind, config = KINDS[request.param]
-    return kind(config(**SIZES)).eval()
+    kind, config, own = KINDS[request.param]
+    return kind(config(**{**SIZES, **own})).eval()
 
 
 def rows(count: int, *, prefix: int = 20, seed: int = 0) -> list[Row]:

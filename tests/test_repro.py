@@ -35,7 +35,7 @@ SMALL = {
     "lora.load": "full",
     "lora.adapt.epochs": "1.0",
     "fewshot.adapt": "null",
-    "fewshot.max_new_tokens": "3",
+    "fewshot.max_new_tokens": "6",
     "evaluate.draws": "100",
     "export.max_drop": "0.5",
     "bench.repeats": "5",

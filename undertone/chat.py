@@ -40,6 +40,11 @@ _COMMENT, _ANSWER = f"{_MARK}comment;", f"{_MARK}answer;"
 Pieces = list[str | int]  # a text, then an added token and a text, as often as need be
 
 
+def readable(text: str) -> str:
+    """`text` with U+FFFD for what no tokenizer reads: half characters, and this module's own marks."""
+    return _NO_TEXT.sub("\ufffd", text)
+
+
 class Chat:
     """A conversation as token ids, in the tokenizer's own chat template where it has one.
 
@@ -64,7 +69,7 @@ class Chat:
         `template`: the prompt whose own template is used if the tokenizer has none. What a text says in
         the shape of an added token is read as the letters it is written with.
         """
-        clean = [{**one, "content": _NO_TEXT.sub("\ufffd", one["content"])} for one in messages]
+        clean = [{**one, "content": readable(one["content"])} for one in messages]
         quoted, hidden = self.quoted(clean)
         pieces = self.pieces(self.asked(quoted, template), hidden)
         return np.array(self.begun(self.ids(pieces)), dtype=np.int32)
@@ -320,7 +325,7 @@ class Builder:
                 where="params.yaml",
                 remedy=f"Set max_length to {self._fixed + reserve + LEAST} or more.",
             )
-        text = _NO_TEXT.sub("\ufffd", text)
+        text = readable(text)
         if len(text) <= 8 * room and len(ids := self._prompt(text)) <= room:
             return ids
         tokens = room - self._fixed

@@ -42,7 +42,7 @@ def log_probabilities(
         return np.zeros((0, len(answers)))
     assert not model.training
     longest = max(len(prompt) for prompt in unique)
-    reads = _Reads.of(model, longest + tree.depth)
+    reads = Reads.of(model, longest + tree.depth)
     shared = _shared(unique)
     rows = [prompt[shared:] for prompt in unique]
     found = np.zeros((len(unique), len(answers)))
@@ -99,8 +99,8 @@ class _Tree:
 
 
 @dataclass(frozen=True)
-class _Reads:
-    """How a model wants its attention mask."""
+class Reads:
+    """How a model wants its attention mask, for sequences that aren't in the order of their columns."""
 
     additive: torch.dtype | None  # None: it takes a bool
     window: int | None  # how many tokens back a layer sees, where that is less than the longest row
@@ -129,7 +129,7 @@ class _Reads:
                 f" answers of up to {longest} tokens with their prompt",
                 remedy="Set predict: generate, or choose a base of another kind.",
             )
-        limit = _positions(config)
+        limit = positions(config)
         if limit is not None and longest > limit:
             raise Problem(
                 f"a prompt with its answer has {longest} tokens; the model reads {limit}",
@@ -165,7 +165,7 @@ class _Reads:
         )
 
 
-def _positions(config: Any) -> int | None:
+def positions(config: Any) -> int | None:
     """How many tokens a model reads as it does one; beyond, it has no positions or scales all anew."""
     limits = [getattr(config, "max_position_embeddings", None)]
     scaling = getattr(config, "rope_scaling", None) or {}
@@ -217,7 +217,7 @@ def _run_once(model: Any, tokens: Sequence[int]) -> Cache | None:
 
 def _scored(
     model: Any,
-    reads: _Reads,
+    reads: Reads,
     cache: Cache | None,
     shared: int,
     rows: Sequence[Sequence[int]],

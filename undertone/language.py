@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
 from undertone import closed, generation
 from undertone.chat import Builder
 from undertone.errors import Problem
 from undertone.files import read_json, write_json
-from undertone.labels import LabelSpace, Scores
+from undertone.labels import Flags, LabelSpace, Scores
 from undertone.params import Asked
 from undertone.prompts import Instruction
 
 BASE = "start.json"
 GENERATED = 16  # rows that are generated for at once
+COMMON = 32  # sets of labels that are scored besides single ones
 
 
 def keep_start(folder: Path, base: Path, instruction: Instruction) -> None:
@@ -69,26 +70,74 @@ def scores(
     texts: Sequence[str],
     space: LabelSpace,
     own: Asked,
+    sets: Flags,
     offset: NDArray[np.float64],
 ) -> Scores:
     """[n, labels]: each label's probability, or where the model writes, what it wrote (NaN: no label).
 
-    One label a text: the probabilities of the labels' answers, normalised over them. Many: that of a
-    label's answer against the answer that none applies. `offset` [labels] is added to the logits.
+    `sets` [m, labels]: the answers that are scored, each the labels that it names; their probabilities
+    are normalised, and a label's is the sum over the answers that name it. `offset` [labels] is added
+    to the logits.
     """
     if not texts:
         return np.zeros((0, len(space.labels)))
     if own.predict == "generate":
         return _written(model, builder, texts, space, own)
-    longest = max(len(answer) for answer in builder.answers)
-    found = closed.log_probabilities(
-        model, [builder.prompt(text, longest) for text in texts], builder.answers
-    )
-    if space.many:
-        odds: Scores = expit(found[:, :-1] - found[:, -1:] + offset)
-        return odds
-    probabilities: Scores = softmax(found + offset, axis=1)
-    return probabilities
+    found = log_probabilities(model, builder, texts, space, sets)
+    probabilities: Scores = softmax(found + sets @ offset, axis=1) @ sets
+    return probabilities.clip(0, 1)
+
+
+def log_probabilities(
+    model: Any, builder: Builder, texts: Sequence[str], space: LabelSpace, sets: Flags
+) -> NDArray[np.float64]:
+    """[n, m]: log P of each text's answers `sets` [m, labels]."""
+    rows = [builder.row("", named(one, space)) for one in sets]
+    answers = [row.ids[row.start :] for row in rows]
+    longest = max(map(len, answers))
+    return closed.log_probabilities(model, [builder.prompt(text, longest) for text in texts], answers)
+
+
+def named(flags: Flags, space: LabelSpace) -> list[str]:
+    """The ids of the labels whose flag [labels] is set."""
+    return [label for label, flag in zip(space.labels, flags, strict=True) if flag]
+
+
+def answerable(space: LabelSpace, truth: Flags | None = None) -> Flags:
+    """The answers [m, labels] to score: each label alone; where a text may have many also none of them,
+    and the commonest sets of the rows [n, labels] learnt from."""
+    alone = np.eye(len(space.labels), dtype=bool)
+    if not space.many:
+        return alone
+    first = np.vstack([alone, np.zeros((1, len(alone)), dtype=bool)])
+    if truth is None:
+        return first
+    seen, counts = np.unique(truth, axis=0, return_counts=True)
+    common = seen[np.argsort(-counts, kind="stable")[:COMMON]]
+    new = ~(common[:, None] == first[None]).all(axis=2).any(axis=1)
+    return np.vstack([first, common[new]])
+
+
+def check(model: Any, builder: Builder, own: Asked, *, closes: bool) -> None:
+    """`Problem` where the base reads fewer tokens than `max_length`, where it can't be scored though it
+    `closes` (at the latest when validation is looked at), and where an answer can't be written."""
+    config = model.config.get_text_config()
+    limit = closed.positions(config)
+    if limit is not None and own.max_length > limit:
+        raise Problem(
+            f"max_length is {own.max_length}, but the base reads at most {limit} tokens",
+            where="params.yaml",
+            remedy=f"Set max_length to {limit} or less.",
+        )
+    if closes:
+        closed.Reads.of(model, own.max_length)
+    longest = max(map(len, builder.answers))
+    if own.predict == "generate" and own.max_new_tokens < longest:
+        raise Problem(
+            f"max_new_tokens is {own.max_new_tokens}, but the longest right answer has {longest}",
+            where="params.yaml",
+            remedy=f"Set max_new_tokens to {longest} or more.",
+        )
 
 
 def _written(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from undertone.chat import Row
+from undertone.closed import Reads
 
 BUDGET = 2048  # tokens a sequence: attention over longer ones costs more than the sharing saves
 
@@ -29,8 +30,8 @@ def pack(
 ) -> dict[str, torch.Tensor]:
     """What `losses` needs, for rows that begin with the same `prefix` tokens.
 
-    `input_ids`, `position_ids` [sequences, tokens]; `attention_mask` [sequences, 1, tokens, tokens],
-    true where a token sees another. For each token that is learnt: `learnt` [n, 2], the sequence and the
+    `input_ids`, `position_ids` [sequences, tokens]; `seen` [sequences, tokens, tokens], true
+    where a token sees another. For each token that is learnt: `learnt` [n, 2], the sequence and the
     place that predicts it, `target` [n], `row` [n] and `weight` [n], its row and that row's weight.
     `everything` learns the prompt too, where a row's weight counts for the shared part as well.
     """
@@ -69,12 +70,13 @@ def pack(
             end += len(tail)
     here, there = owner[:, :, None], owner[:, None, :]
     order = torch.ones(width, width, dtype=torch.bool).tril()
+    # padding sees itself, since a softmax over nothing is no number
     seen = order & ((there == 0) | (here == there))
     targets = torch.tensor([one[:4] for one in learnt])
     return {
         "input_ids": ids,
         "position_ids": places,
-        "attention_mask": seen[:, None],
+        "seen": seen,
         "learnt": targets[:, :2],
         "target": targets[:, 2],
         "row": targets[:, 3],
@@ -90,8 +92,8 @@ def answer_loss(model: Any, batch: dict[str, torch.Tensor], focal: float = 0.0) 
     losses, weight = _token_losses(model, batch), batch["weight"]
     total = weight.sum()
     if focal:
-        answers = _by_row(losses.detach(), batch["row"])
-        weight = weight * ((1 - (-answers).exp()) ** focal)[batch["row"]]
+        surprise = -torch.expm1(-_by_row(losses, batch["row"]))
+        weight = weight * surprise.clamp(min=1e-8)[batch["row"]] ** focal
     return (weight * losses).sum() / total
 
 
@@ -110,10 +112,12 @@ def preference_loss(model: Any, batch: dict[str, torch.Tensor], beta: float) -> 
 def _token_losses(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """-log P of each token that is learnt [n]; logits are made only for the places before them."""
     places, at = torch.unique(batch["learnt"][:, 1], return_inverse=True)
+    positions = batch["position_ids"]
+    reads = Reads.of(model, int(positions.max()) + 1)
     logits = model(
         input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        position_ids=batch["position_ids"],
+        attention_mask=reads.mask(batch["seen"], positions, 0),
+        position_ids=positions,
         logits_to_keep=places,
         use_cache=False,
     ).logits

@@ -406,10 +406,16 @@ class LoraSettings(Trained, Asked):
     @model_validator(mode="after")
     def _has_no_setting_without_effect(self) -> "LoraSettings":
         if self.objective == "classify":
-            if self.predict == "generate" or self.preference is not None or self.shots:
-                raise ValueError("objective classify writes nothing: no generate, preference or shots")
+            asks = (self.prompt, self.definitions, self.shots, self.preference, self.loss_on == "all")
+            if self.predict == "generate" or any(asks):
+                raise ValueError(
+                    "objective classify asks and writes nothing: no prompt, definitions, shots,"
+                    " preference, loss_on: all or predict: generate"
+                )
         elif self.focal and self.loss_on == "all":
             raise ValueError("focal weighs answers; it needs loss_on: answer")
+        elif self.logit_adjustment and self.predict == "generate":
+            raise ValueError("logit_adjustment corrects scores; it needs predict: closed")
         return self
 
 

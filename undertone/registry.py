@@ -34,7 +34,10 @@ from undertone.text import cleaned
 Role = Literal["candidate", "release"]
 RESERVED = ("champion", "release", "latest")
 _RELEASE = ("numpy", "pandas", "onnxruntime", "tokenizers")
-_CANDIDATE = ("numpy", "pandas", "pydantic", "scikit-learn", "safetensors", "torch", "transformers")
+_CANDIDATE = (
+    *("numpy", "pandas", "pydantic", "scikit-learn", "safetensors", "torch", "transformers"),
+    *("peft", "bitsandbytes"),
+)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def scored(model: Classifier, texts: Sequence[str]) -> Scores:
         raise Problem(
             f"{missing} of {len(texts)} texts get a score that is no number",
             where=f"a model of the family {model.settings.family}",
-            remedy="Its training has diverged: lower `lr`, or set `precision` to fp32.",
+            remedy="Its training has diverged: lower `lr`.",
         )
     return scores
 

@@ -26,6 +26,7 @@ class Model:
             encoder.load_tokenizer(start.base), start.instruction, settings.max_length
         )
         self._model = decoder.load(start.base, four_bit=settings.load == "nf4")
+        language.check(self._model, self._builder, settings, closes=settings.predict == "closed")
 
     def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
         """Nothing is learnt."""
@@ -37,6 +38,7 @@ class Model:
             texts,
             self.space,
             self._own,
+            language.answerable(self.space),
             np.zeros(len(self.space.labels)),
         )
 

@@ -25,7 +25,17 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 
-from undertone import closed, decoder, encoder, imbalance, language, losses, metrics, packing, training
+from undertone import (
+    chat,
+    decoder,
+    encoder,
+    imbalance,
+    language,
+    losses,
+    metrics,
+    packing,
+    training,
+)
 from undertone.chat import Builder, Row
 from undertone.labels import Flags, LabelSpace, Scores
 from undertone.models import Examples, Log, Start
@@ -43,6 +53,7 @@ class Model:
         self._seed = start.seed
         self._base, self._instruction = start.base, start.instruction
         self._offset: NDArray[np.float64] = np.zeros(len(space.labels))  # of the labels' logits
+        self._sets = language.answerable(space)
         self._tokenizer = encoder.load_tokenizer(start.base)
         classify = settings.objective == "classify"
         if not classify:
@@ -54,6 +65,8 @@ class Model:
             classes=len(space.labels) if classify else None,
             pad=self._pad(),
         )
+        if not classify:
+            language.check(model, self._builder, settings, closes=True)
         if settings.load == "nf4":
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         self._model = get_peft_model(
@@ -77,14 +90,16 @@ class Model:
     def scores(self, texts: Sequence[str]) -> Scores:
         if self._own.objective == "classify":
             logits = encoder.run(
-                texts,
+                [self._read(text) for text in texts],
                 self._tokenizer,
                 lambda batch: self._model(**batch).logits,
                 max_length=self._own.max_length,
                 width=len(self.space.labels),
             )
             return losses.activated(logits, self.space.many)
-        return language.scores(self._model, self._builder, texts, self.space, self._own, self._offset)
+        return language.scores(
+            self._model, self._builder, texts, self.space, self._own, self._sets, self._offset
+        )
 
     def save(self, folder: Path) -> None:
         weights = get_peft_model_state_dict(self._model)
@@ -92,7 +107,7 @@ class Model:
             {name: weight.cpu().contiguous() for name, weight in weights.items()},
             folder / "adapter.safetensors",
         )
-        save_arrays({"offset": self._offset}, folder / "offset.safetensors")
+        save_arrays({"offset": self._offset, "sets": self._sets}, folder / "answers.safetensors")
         language.keep_start(folder, self._base, self._instruction)
 
     @classmethod
@@ -100,11 +115,13 @@ class Model:
         base, instruction = language.kept_start(folder)
         model = cls(settings, space, Start(0, base, instruction))
         model._take(load_file(folder / "adapter.safetensors"))
-        model._offset = load_arrays(folder / "offset.safetensors")["offset"]
+        arrays = load_arrays(folder / "answers.safetensors")
+        model._offset, model._sets = arrays["offset"], arrays["sets"]
         return model
 
     def _fit_answers(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
         own = self._own
+        self._sets = language.answerable(self.space, train.truth)
         drawn = train.truth[imbalance.epoch(train.truth, own, seed=0, number=0)]
         self._offset = -own.logit_adjustment * imbalance.prior(drawn, self.space.many)
         rows = [self._row(text, flags) for text, flags in zip(train.texts, train.truth, strict=True)]
@@ -195,18 +212,17 @@ class Model:
 
     def _likeliest_wrong(self, train: Examples) -> list[Row]:
         """For each row the row with the likeliest answer that is another one."""
-        longest = max(len(answer) for answer in self._builder.answers)
-        prompts = [self._builder.prompt(text, longest) for text in train.texts]
-        found = closed.log_probabilities(self._model, prompts, self._builder.answers)
-        flags = np.eye(len(self.space.labels), dtype=bool)
-        answers = np.vstack([flags, ~flags.any(axis=0)]) if self.space.many else flags
-        same = (train.truth[:, None, :] == answers[None, :, :]).all(axis=2)
+        found = language.log_probabilities(
+            self._model, self._builder, train.texts, self.space, self._sets
+        )
+        same = (train.truth[:, None, :] == self._sets[None, :, :]).all(axis=2)
         chosen = np.where(same, -np.inf, found).argmax(axis=1)
-        return [self._row(text, answers[one]) for text, one in zip(train.texts, chosen, strict=True)]
+        return [self._row(text, self._sets[one]) for text, one in zip(train.texts, chosen, strict=True)]
 
     def _fit_head(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
         own = self._own
-        encoded = self._tokenizer(list(train.texts), truncation=True, max_length=own.max_length)
+        told = [self._read(text) for text in train.texts]
+        encoded = self._tokenizer(told, truncation=True, max_length=own.max_length)
         truth = train.truth.astype(np.float32)
         loss = losses.Loss(own, train.truth, self.space.many)
         training.train(
@@ -254,11 +270,16 @@ class Model:
         if self._own.objective == "classify":
             return self.scores(texts)
         own = self._own.model_copy(update={"predict": "closed"})
-        return language.scores(self._model, self._builder, texts, self.space, own, self._offset)
+        return language.scores(
+            self._model, self._builder, texts, self.space, own, self._sets, self._offset
+        )
+
+    def _read(self, text: str) -> str:
+        """What the head reads of a comment: a line, so that it is never nothing."""
+        return f"{chat.readable(text)}\n"
 
     def _row(self, text: str, flags: Flags) -> Row:
-        labels = [label for label, flag in zip(self.space.labels, flags, strict=True) if flag]
-        return self._builder.row(text, labels)
+        return self._builder.row(text, language.named(flags, self.space))
 
     def _take(self, weights: Mapping[str, torch.Tensor]) -> None:
         set_peft_model_state_dict(self._model, dict(weights))

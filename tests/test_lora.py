@@ -1,5 +1,6 @@
 """Language models, tuned by adapters or as they are: what is trained, saved and answered."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,18 @@ def test_without_its_base_or_on_another_a_model_says_so(folder: Path, tmp_path: 
     start.base.rename(home / "elsewhere")
     with pytest.raises(Problem, match=r"base that it was tuned on is not here.*dvc pull"):
         models.load(home / "model")
+
+
+def test_a_copy_within_the_repository_finds_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = tiny.start("lora", Path("models/bases"))  # as a stage names it
+    model = models.create(tiny.SETTINGS["lora"], tiny.space(), start)
+    models.save(model, Path("models/candidates/lora"), Recipe("tiny", model.settings, "code"))
+    shutil.copytree("models/candidates/lora", "mlartifacts/1/artifacts/data/model")
+    scores = models.load(tmp_path / "mlartifacts/1/artifacts/data/model").scores(["equal pay"])
+    np.testing.assert_array_equal(scores, model.scores(["equal pay"]))
 
 
 def test_a_row_that_generates_no_label_has_no_score(folder: Path) -> None:

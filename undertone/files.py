@@ -109,8 +109,11 @@ def _sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """A file, or a folder with all that is in it, is gone; so it is when it wasn't there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    """A file, or a folder with all that is in it, is gone; a kill meanwhile leaves no half of it."""
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    nameless = path.with_name(f".{path.name}.gone.tmp")  # .*.tmp is ignored by git
+    if nameless.exists():
+        shutil.rmtree(nameless)
+    shutil.rmtree(path.rename(nameless))

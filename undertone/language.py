@@ -1,7 +1,6 @@
 """What the families of language models share: where their base lies, and scores from answers."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from undertone.labels import Flags, LabelSpace, Scores
 from undertone.params import Asked
 from undertone.prompts import Instruction
 
-BASE = "start.json"
+START = "start.json"
 GENERATED = 16  # rows that are generated for at once
 COMMON = 32  # sets of labels that are scored besides single ones
 
@@ -29,24 +28,32 @@ def keep_start(folder: Path, base: Path, instruction: Instruction) -> None:
     The base isn't copied: it may have gigabytes, and every candidate on it would hold them again.
     """
     content = {
-        "base": os.path.relpath(base, folder),
+        "base": base.as_posix(),
         "sha256": identity(base),
         "instruction": instruction.to_json(),
     }
-    write_json(folder / BASE, content)
+    write_json(folder / START, content)
 
 
 def kept_start(folder: Path) -> tuple[Path, Instruction]:
-    """The base's folder and the instruction that `keep_start` wrote; `Problem` where the base is gone
-    or another one."""
-    content = read_json(folder / BASE)
-    base = (folder / content["base"]).resolve()
-    remedy = "Run `dvc repro`, or `dvc pull` the bases (models/bases, models/adapted)."
-    if not base.is_dir():
-        raise Problem("the base that it was tuned on is not here", where=str(folder), remedy=remedy)
-    if identity(base) != content["sha256"]:
-        raise Problem("its base is not the one that it was tuned on", where=str(folder), remedy=remedy)
-    return base, Instruction.from_json(content["instruction"])
+    """The base's folder and the instruction that `keep_start` wrote.
+
+    The base is looked for from each folder above, so that a copy of the model that lies in the same
+    repository, as MLflow's does, finds it too. `Problem` where it is gone or another one.
+    """
+    content = read_json(folder / START)
+    found = [above / content["base"] for above in folder.resolve().parents]
+    there = [base for base in found if base.is_dir()]
+    for base in there:
+        if identity(base) == content["sha256"]:
+            return base, Instruction.from_json(content["instruction"])
+    raise Problem(
+        "its base is not the one that it was tuned on"
+        if there
+        else "the base that it was tuned on is not here",
+        where=str(folder),
+        remedy="Run `dvc repro`, or `dvc pull` the bases (models/bases, models/adapted).",
+    )
 
 
 def identity(base: Path) -> str:

@@ -12,7 +12,7 @@ repro: $(READY) ## run the pipeline (stand-in data unless params.yaml says other
 
 test: lint ## linters and the whole default suite
 	@echo "test: pytest"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n 2 --dist loadfile
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	@echo "lint: ruff, mypy, import-linter"

@@ -203,6 +203,7 @@ def test_any_text_gets_a_row_of_probabilities(objective: str, text: str, folder:
 def test_settings_that_can_not_work_are_one_clear_line(folder: Path) -> None:
     for name, changed, told in (
         ("lora", {"max_length": 4096}, "base reads at most 2048 tokens"),
+        ("lora", {"max_length": 4096, "objective": "classify"}, "base reads at most 2048 tokens"),
         ("lora", {"max_length": 40}, "instruction and the answer alone take"),
         ("fewshot", {"predict": "generate", "max_new_tokens": 1}, "longest right answer has"),
     ):

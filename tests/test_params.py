@@ -1,9 +1,11 @@
 """params.yaml: read as DVC reads it, every fault told at once, written in DVC's own style."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
-from dvc.utils.hydra import apply_overrides
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from dvc.utils.serialize import modify_yaml
 
 from undertone.errors import Problem
@@ -128,3 +130,16 @@ def test_a_table_with_labels_and_voters_is_told(tmp_path: Path) -> None:
     voter = "{provider: openai, model: m, prompt: p, definitions: true, temperature: 0.0, max_tokens: 4}"
     lines = faults(tmp_path, "answer.private=files", f"+request.private.voters.one={voter}")
     assert any("both ingest.private.labels and the voters" in line for line in lines)
+
+
+def test_every_documented_experiment_has_valid_params(tmp_path: Path) -> None:
+    text = Path("docs/studies.md").read_text("utf-8").replace("\\\n", " ")
+    shared = dict(re.findall(r'^    (\w+)="([^"]+)"', text, re.MULTILINE))
+    lines = re.findall(r"^    dvc exp run (.+)", text, re.MULTILINE)
+    assert len(lines) == 6
+    for line in lines:
+        words = shlex.split(re.sub(r"\$(\w+)", lambda one: shared[one[1]], line))
+        given = [words[at + 1] for at, word in enumerate(words) if word == "-S"]
+        assert len(given) > len(shared)
+        for choice in get_hydra_sweeps({"params.yaml": given}):
+            read_params(overridden(tmp_path, *choice["params.yaml"]))

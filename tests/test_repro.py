@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from dvc.utils.hydra import apply_overrides
 
 from tests import tiny
@@ -337,13 +338,9 @@ def test_a_killed_training_leaves_no_model_and_the_next_run_is_clean(repository:
     repository.run("dvc", "exp", "run", "-S", "data.source=standin")
     before = repository.run("git", "status", "--short").stdout
     shutil.rmtree(repository.folder / "models/candidates/standin/bert")
+    lock = yaml.safe_load((repository.folder / "dvc.lock").read_text("utf-8"))
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "stages.train", "--source", "standin", "--candidate", "bert"),
-            *("--recipe", "models/recipes/bert/recipe.json", "--base", "models/bases/bert"),
-            *("--labels", "data/standin/labels.json", "--comments", "data/standin/split.parquet"),
-            *("--out", "models/candidates/standin/bert"),
-        ],
+        lock["stages"]["train@standin-bert"]["cmd"].split(),
         cwd=repository.folder,
         env=environment(),
         stdout=subprocess.DEVNULL,

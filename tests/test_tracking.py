@@ -10,6 +10,7 @@ import time
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.entities import Run
@@ -219,6 +220,28 @@ def test_a_killed_run_is_marked_and_a_live_one_spared(store: Path) -> None:
         assert runs()["live"].data.metrics == {"loss": 0.5}
     finally:
         live.kill()
+
+
+def test_a_run_that_ends_while_another_looks_for_the_dead_stays_finished(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, started = start(store, "ending", 300)
+    assert started.wait(60)
+    listed = tracking.MlflowClient.search_runs
+
+    def ends_then(self: tracking.MlflowClient, *given: Any) -> Any:
+        found = listed(self, *given)
+        for one in found:
+            self.set_terminated(one.info.run_id, "FINISHED")
+        child.kill()
+        child.join()
+        return found
+
+    monkeypatch.setattr(tracking.MlflowClient, "search_runs", ends_then)
+    one_run(name="next")
+    monkeypatch.undo()
+    monkeypatch.chdir(store)
+    assert runs()["ending"].info.status == "FINISHED"
 
 
 @pytest.mark.usefixtures("store")

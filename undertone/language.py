@@ -125,17 +125,20 @@ def answerable(space: LabelSpace, truth: Flags | None = None) -> Flags:
     return np.vstack([first, common[new]])
 
 
-def check(model: Any, builder: Builder, own: Asked, *, closes: bool) -> None:
-    """`Problem` where the base reads fewer tokens than `max_length`, where it can't be scored though it
-    `closes` (at the latest when validation is looked at), and where an answer can't be written."""
-    config = model.config.get_text_config()
-    limit = closed.positions(config)
-    if limit is not None and own.max_length > limit:
+def fits(model: Any, max_length: int) -> None:
+    """`Problem` where the base reads fewer tokens than `max_length`."""
+    limit = closed.positions(model.config.get_text_config())
+    if limit is not None and max_length > limit:
         raise Problem(
-            f"max_length is {own.max_length}, but the base reads at most {limit} tokens",
+            f"max_length is {max_length}, but the base reads at most {limit} tokens",
             where="params.yaml",
             remedy=f"Set max_length to {limit} or less.",
         )
+
+
+def check(model: Any, builder: Builder, own: Asked, *, closes: bool) -> None:
+    """`Problem` where the base can't be scored though it `closes` (at the latest when validation is
+    looked at), and where an answer can't be written."""
     if closes:
         closed.Reads.of(model, own.max_length)
     longest = max(map(len, builder.answers))

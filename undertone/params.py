@@ -256,10 +256,11 @@ class Split(Section):
 class Sampled(Section):
     """What is done about labels of unlike frequency, for every family that learns.
 
-    `class_weights`: what a row weighs (for many labels: the presence of one against its absence).
-    `logit_adjustment`: tau of Menon et al. 2021, 0 is off. `downsample`: a label's rows in an epoch are
-    at most this many times those of the rarest, drawn anew each epoch. `mixing`: the share of an epoch
-    that is drawn as if all labels were equally frequent (Kang et al. 2020).
+    `class_weights`: what a row weighs; for many labels the presence of one against its absence, or
+    where a language model writes them, the row by its rarest label. `logit_adjustment`: tau of Menon et
+    al. 2021, 0 is off. `downsample`: a label's rows in an epoch (of many labels, the rows of which it is
+    the rarest) are at most this many times those of the rarest, drawn anew each epoch. `mixing`: the
+    share of an epoch that is drawn as if all labels were equally frequent (Kang et al. 2020).
     """
 
     class_weights: ClassWeights
@@ -380,7 +381,10 @@ class FewshotSettings(Asked):
 
 
 class Preference(Section):
-    """Direct preference optimisation (Rafailov et al. 2023) after the tuning; kept if it gains."""
+    """Direct preference optimisation (Rafailov et al. 2023) after the tuning; kept if it gains.
+
+    All pairs weigh alike: `class_weights` and `focal` are of the tuning alone.
+    """
 
     beta: Annotated[float, Field(gt=0)]
     epochs: Annotated[float, Field(gt=0)]

@@ -280,7 +280,9 @@ def _bury(store: MlflowClient) -> None:
         f"attributes.status = 'RUNNING' and tags.`{provenance.HOST}` = '{socket.gethostname()}'",
     )
     for one in running:
-        if not provenance.alive(one.data.tags):
+        # it may have ended well since it was looked up; once its process is gone nothing changes
+        gone = not provenance.alive(one.data.tags)
+        if gone and store.get_run(one.info.run_id).info.status == "RUNNING":
             store.set_terminated(one.info.run_id, "KILLED")
 
 

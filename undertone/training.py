@@ -16,12 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
@@ -348,8 +348,9 @@ def _fingerprint(
     job: bytes,
 ) -> str:
     total = hashlib.sha256(job)
-    versions = [torch.__version__, transformers.__version__, encoder.device().type]
-    total.update(json.dumps([own.model_dump_json(), seed, *versions]).encode())
+    versions = [version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")]
+    device = encoder.device().type
+    total.update(json.dumps([own.model_dump_json(), seed, device, *versions]).encode())
     total.update(truth.tobytes())
     for row in rows:
         for name in sorted(row):

@@ -26,6 +26,7 @@ class Model:
             encoder.load_tokenizer(start.base), start.instruction, settings.max_length
         )
         self._model = decoder.load(start.base, four_bit=settings.load == "nf4")
+        language.fits(self._model, settings.max_length)
         language.check(self._model, self._builder, settings, closes=settings.predict == "closed")
 
     def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:

@@ -65,6 +65,7 @@ class Model:
             classes=len(space.labels) if classify else None,
             pad=self._pad(),
         )
+        language.fits(model, settings.max_length)
         if not classify:
             language.check(model, self._builder, settings, closes=True)
         if settings.load == "nf4":

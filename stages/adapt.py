@@ -18,7 +18,7 @@ def main(params: Params, *, wanted: Path, base: Path, comments: Path, split: Pat
         from undertone import adapt
 
         table = tables.read(comments, ("id", "text", "group", "part", "repeat"))
-        texts = adapt.readable(table, tables.read(split, ("id", "part")))
+        texts = adapt.readable(table, tables.read(split, ("id", "part")), params.clean)
         settings = Adapt.model_validate(content)
         told = adapt.adapt(base, texts, settings, seed=params.seed, out=folder)
     before, after = (math.exp(told[f"loss_{when}"]) for when in ("before", "after"))

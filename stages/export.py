@@ -23,7 +23,8 @@ def main(params: Params, *, source: str, encoder: Path, comments: Path, out: Pat
         tags={"source": source, "candidate": candidate, "family": model.settings.family},
     ) as run:
         with whole(out) as folder:
-            reference = model.scores(validation.texts)  # first: the export moves the model to the CPU
+            # first: the export moves the model to the CPU
+            reference = models.scored(model, validation.texts)
             bundle.write(model, folder, candidate=candidate, opset=params.export.opset, digests=digests)
             parities = {
                 variant: onnx.parity(

@@ -1,4 +1,4 @@
-"""A candidate's scores for every validation and test row."""
+"""A candidate's calibrated scores for every validation and test row."""
 
 from pathlib import Path
 

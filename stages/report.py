@@ -1,8 +1,9 @@
-"""What came out, on one page: rows, leaderboard, champion, release and latency; no text of a comment."""
+"""What came out, on one page, as Markdown and as HTML with pictures; no text of a comment."""
 
+import json
 from pathlib import Path
 
-from undertone import report, stage
+from undertone import provenance, report, stage
 from undertone.files import read_json, whole
 from undertone.ledger import chain
 from undertone.params import Params
@@ -18,12 +19,19 @@ def main(
     fused: Path,
     split: Path,
     evaluated: Path,
+    comparisons: Path,
+    curves: Path,
+    slices: Path,
     selection: Path,
+    cost: Path,
+    prevalence: Path,
     release: Path,
     latency: Path,
+    pictures: Path,
     out: Path,
+    page: Path,
 ) -> str:
-    page = report.page(
+    results = report.Results(
         source=source,
         ledgers=chain(ledgers),
         asked=read_json(asked),
@@ -31,13 +39,22 @@ def main(
         fused=read_json(fused),
         split=read_json(split),
         evaluated=read_json(evaluated),
+        compared=read_json(comparisons),
+        curves=read_json(curves),
+        slices=read_json(slices),
         selection=read_json(selection),
+        cost=read_json(cost),
+        prevalence=read_json(prevalence),
         manifest=read_json(release / "manifest.json"),
         latency=read_json(latency),
     )
+    before = json.loads(provenance.git("show", f"HEAD:./{evaluated.as_posix()}") or "{}")
     with whole(out) as beside:
-        beside.write_text(page, encoding="utf-8")
-    return f"{out}"
+        beside.write_text(report.page(results), encoding="utf-8")
+    with whole(page) as beside:
+        beside.write_text(report.html(results, pictures, before), encoding="utf-8")
+    print(report.leaderboard(results.evaluated, results.compared, results.selection, results.cost))
+    return f"{out}, {page}"
 
 
 if __name__ == "__main__":

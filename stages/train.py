@@ -1,9 +1,10 @@
-"""One candidate, learnt from the training part; validation decides when to stop and where to cut."""
+"""One candidate, learnt from the training part; validation decides when to stop, calibrates its scores,
+and puts the thresholds and the least confidence of an answer."""
 
 from pathlib import Path
 
-from undertone import models, stage, tables, tracking
-from undertone.files import md5, read_json, remove, whole
+from undertone import calibration, learning, models, stage, tables, tracking
+from undertone.files import md5, read_json, remove, whole, write_json
 from undertone.labels import LabelSpace
 from undertone.params import Params
 from undertone.prompts import Instruction
@@ -23,6 +24,8 @@ def main(
     labels: Path,
     comments: Path,
     out: Path,
+    curves: Path,
+    folds: Path,
 ) -> str:
     space = LabelSpace.load(labels)
     chosen = models.Recipe.load(recipe)
@@ -49,18 +52,25 @@ def main(
             base=(adapted if own.adapt else base) if own.base else None,
             instruction=Instruction.from_json(asked) if asked else None,
         )
-        model = models.create(own, space, start)
         # what other code began is no beginning
-        model.fit(train, validation, run.log, STATE / source / candidate / chosen.code)
-        scores = models.scored(model, validation.texts)
-        model.space = space.with_thresholds(scores, validation.truth)
-        reached = models.macro_f1(model.space, scores, validation)
-        run.metrics({"validation_macro_f1": reached})
+        state = STATE / source / candidate / chosen.code
+        learner = learning.Learner(own, space, start, params.calibrate, state)
+        course = learning.Curves(run.log)
+        model, reached = learner.learn(train, validation, "all", course.log)
+        run.metrics({"validation_macro_f1": reached, "temperature": model.space.temperature})
+        apart = learner.out_of_fold(table)
         with whole(out) as folder:
             models.save(model, folder, chosen)
+        write_json(curves, course.points)
+        with whole(folds) as beside:
+            apart.to_parquet(beside, index=False)
         remove(STATE / source / candidate)
         run.tag({"model.md5": md5(out), "model.path": out.as_posix()})
-    return f"{candidate}: {len(train.texts):,} rows, macro-F1 {reached:.3f} on {len(validation.texts):,}"
+    silent = "; too often wrong to answer any text" if model.space.abstain == calibration.NEVER else ""
+    return (
+        f"{candidate}: {len(train.texts):,} rows, macro-F1 {reached:.3f} on {len(validation.texts):,}"
+        f"{silent}"
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ from undertone import adapt, tables
 from undertone.bases import materialise
 from undertone.errors import Problem
 from undertone.files import md5, read_json, sha256
-from undertone.params import Adapt, read_params
+from undertone.params import Adapt, Clean, read_params
+
+ALIKE = Clean(similarity=0.8, shingle=5)
 
 SETTINGS = Adapt(epochs=2, batch=4, lr=1e-2, max_length=32)
 
@@ -53,7 +55,20 @@ def test_a_base_reads_no_validation_or_test_row_and_none_that_is_tied_to_one() -
         ("j", "nobody's", None, None, 7),  # as c's author, who isn't the same nobody
     )
     split = parts(a="train", b="validation", c="test", i="train", j="train")
-    assert adapt.readable(table, split) == ["learnt", "no label", "nobody's"]
+    assert adapt.readable(table, split, ALIKE) == ["learnt", "no label", "nobody's"]
+
+
+def test_what_is_like_a_test_row_is_not_read_though_it_was_never_marked_as_a_repeat() -> None:
+    tested = "they raised the pay of everybody in the second office last week"
+    table = comments(
+        ("a", tested, "ann", None, 1),
+        ("b", f"{tested}!!", "bob", None, 2),
+        ("c", "nothing of the kind", "cyn", None, 3),
+    )
+    split = pd.DataFrame({"id": ["a"], "part": ["test"]})
+    assert adapt.readable(table, split, ALIKE) == ["nothing of the kind"]
+    other = Clean(similarity=0.999, shingle=5)
+    assert len(adapt.readable(table.assign(text=["x y z", *table["text"][1:]]), split, other)) == 2
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +248,7 @@ def run(base: Path, folder: Path, content: object) -> tuple[str, Path]:
     tables.write(parts(**named), folder / "split.parquet")
     (folder / "adapt.json").write_text(json.dumps({"adapt": content}))
     told = stage.main(
-        read_params(),
+        read_params().model_copy(update={"clean": Clean(similarity=0.99, shingle=5)}),
         wanted=folder / "adapt.json",
         base=base,
         comments=folder / "clean.parquet",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,7 @@ def test_texts_from_arguments_and_standard_input_get_the_same_answers(
     told = answers(capsys)
     assert len(told) == 2
     assert set(told[0]["scores"]) == {"fair", "cold", "other"}
+    assert told[0]["abstained"] is False
     monkeypatch.setattr("sys.stdin", io.StringIO("\r\n".join(texts) + "\n\n"))
     assert main(["predict", "--bundle", bundle]) == 0
     assert answers(capsys) == told
@@ -54,7 +56,7 @@ def test_every_row_of_a_file_is_scored(suffix: str, bundle: str, tmp_path: Path)
     else:
         table = pd.read_json(out, lines=True, dtype={"id": str})
     assert table["id"].tolist() == ["007", "008", "009"]
-    assert table.columns.tolist() == ["id", "labels", "fair", "cold", "other"]
+    assert table.columns.tolist() == ["id", "labels", "abstained", "fair", "cold", "other"]
 
 
 def test_a_files_name_is_no_pattern(bundle: str, tmp_path: Path) -> None:
@@ -106,8 +108,9 @@ def test_help_has_a_line_for_each_command(
     with pytest.raises(SystemExit) as left:
         main(["--help"])
     assert left.value.code == 0
-    listed = capsys.readouterr().out.partition("COMMAND\n")[2].splitlines()
-    names = "lint ledger analyse compare predict lineage relocate".split()
+    told = capsys.readouterr().out.partition("COMMAND\n")[2]
+    listed = re.sub(r"\n {8,}", " ", told).splitlines()  # a long name has its help below it
+    names = "lint ledger analyse compare predict plan verify-split lineage relocate".split()
     assert [line.split()[0] for line in listed] == names
     assert all(len(line.split()) > 3 for line in listed)
 

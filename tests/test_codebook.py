@@ -7,6 +7,8 @@ import pytest
 
 from undertone.codebook import Codebook, label_of, read_codebook
 from undertone.errors import Problem
+from undertone.labels import LabelSpace
+from undertone.prompts import Instruction
 
 SHIPPED = sorted((Path(__file__).parents[1] / "codebooks").glob("*.yaml"))
 TWO_LABELS = """
@@ -296,3 +298,17 @@ def test_the_news_study_keeps_technology_as_tech() -> None:
 def test_a_missing_prompt_is_told_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="no prompt 'best'; it has plain, told, tone"):
         read(tmp_path, THREE_AND_MORE).prompt("best")
+
+
+def test_of_labels_that_a_split_left_the_codebook_keeps_what_it_says_of_them() -> None:
+    book = read_codebook(Path("codebooks/gender.yaml"))
+    assert book.within(book.space) is book
+    left = LabelSpace.of("gender", ["mild", "other"], ["Mild", "Everything else"])
+    kept = book.within(left)
+    assert kept.space.labels == ("mild", "other")
+    assert kept.labels[0] == next(one for one in book.labels if one.id == "mild")
+    assert kept.labels[1].name == "Everything else"
+    assert not kept.prompts  # they name the labels that are gone
+    asked = Instruction.of(kept, None, definitions=False, shots=0)
+    assert "Everything else" in str(asked.to_json())
+    assert "irrelevant" not in str(asked.to_json()).lower()

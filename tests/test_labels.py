@@ -1,14 +1,16 @@
 """One label or many is decided in one place."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, softmax
 
 from undertone import tables
 from undertone.errors import Problem
-from undertone.labels import LabelSpace, answered
+from undertone.labels import LabelSpace, activated, answered
 
 ONE = LabelSpace.of("c", ["a", "b", "c"])
 MANY = LabelSpace.of("c", ["a", "b", "c"], many=True)
@@ -79,8 +81,9 @@ def test_one_label_a_text_has_no_thresholds_to_fit() -> None:
 
 def test_a_saved_space_comes_back_equal(tmp_path: Path) -> None:
     space = MANY.with_thresholds(np.array([[0.123456789, 0.2, 0.3]]), np.ones((1, 3), dtype=bool))
-    space.save(tmp_path / "labels.json")
-    assert LabelSpace.load(tmp_path / "labels.json") == space
+    for one in (space, replace(space, temperature=1 / 0.7, abstain=0.1 + 0.2)):
+        one.save(tmp_path / "labels.json")
+        assert LabelSpace.load(tmp_path / "labels.json") == one
 
 
 def test_scores_keep_their_side_of_a_threshold_in_a_table() -> None:
@@ -98,3 +101,70 @@ def test_texts_without_a_valid_answer_stay_so_in_a_table(tmp_path: Path) -> None
     np.testing.assert_array_equal(kept, scores[::-1])
     with pytest.raises(Problem, match="row 0 has a score outside"):
         tables.scores_table(pd.Series(["1"]), np.array([[np.nan, 0.5, 0.5]]), ONE)
+
+
+# calibrated scores
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.9, 2.5, 8.0])
+def test_calibrated_scores_are_those_of_logits_divided_by_the_temperature(temperature: float) -> None:
+    rng = np.random.default_rng(1)
+    one = rng.normal(scale=5.0, size=(300, 3))
+    many = rng.uniform(-12, 12, size=(300, 3))
+    np.testing.assert_allclose(
+        replace(ONE, temperature=temperature).calibrated(softmax(one, axis=1)),
+        softmax(one / temperature, axis=1),
+        atol=1e-9,
+    )
+    np.testing.assert_allclose(
+        replace(MANY, temperature=temperature).calibrated(expit(many)),
+        expit(many / temperature),
+        atol=1e-9,
+    )
+
+
+@pytest.mark.parametrize("space", [ONE, MANY])
+def test_a_temperature_of_one_changes_no_bit(space: LabelSpace) -> None:
+    scores = np.array([[0.1 + 0.2, 0.6, 0.1], NONE, [0.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(space.calibrated(scores), scores)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 20.0])
+@pytest.mark.parametrize("space", [ONE, MANY])
+def test_calibrated_scores_stay_scores_and_decide_alike(space: LabelSpace, temperature: float) -> None:
+    scores = np.array([[1.0, 0.0, 0.0], [0.2, 0.7, 0.1], NONE, [1e-300, 0.4, 0.6]])
+    calibrated = replace(space, temperature=temperature).calibrated(scores)
+    space.check(calibrated)
+    np.testing.assert_array_equal(answered(calibrated), answered(scores))
+    np.testing.assert_array_equal(space.decide(calibrated), space.decide(scores))
+    assert space.many or np.allclose(calibrated[answered(scores)].sum(axis=1), 1)
+    assert space.calibrated(np.zeros((0, 3))).shape == (0, 3)
+    with pytest.raises(Problem, match="row 0 has a score outside"):
+        replace(space, temperature=temperature).calibrated(np.array([[1.1, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_scores_of_logits_are_right_however_large_these_are(many: bool) -> None:
+    logits = np.array([[1000.0, 0.0, -1000.0], [-3.0, 2.0, 0.5]])
+    expected = expit(logits) if many else softmax(logits, axis=1)
+    np.testing.assert_allclose(activated(logits, many=many), expected, atol=1e-15)
+
+
+# confidence and abstention
+
+
+def test_confidence_is_how_probable_the_decision_is() -> None:
+    scores = np.array([[0.2, 0.5, 0.3], NONE, [1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(ONE.confidence(scores), [0.5, np.nan, 1.0])
+    own = replace(MANY, thresholds=(0.5, 0.2, 0.8))
+    # yes, yes, no; no, no, no; the least sure label counts
+    scores = np.array([[0.9, 0.3, 0.1], NONE, [0.1, 0.1, 0.7]])
+    np.testing.assert_allclose(own.confidence(scores), [0.3, np.nan, 0.3])
+
+
+def test_a_text_that_is_not_confident_enough_is_left_out() -> None:
+    scores = np.array([[0.6, 0.2, 0.2], [0.5, 0.3, 0.2], NONE])
+    assert replace(ONE, abstain=0.6).abstains(scores).tolist() == [False, True, True]
+    assert replace(MANY, abstain=0.55).abstains(scores).tolist() == [False, True, True]
+    assert replace(ONE, abstain=0.0).abstains(scores).tolist() == [False, False, True]
+    assert ONE.abstains(scores).tolist() == [False] * 3

@@ -16,17 +16,29 @@ def evaluated(
     many: bool,
     draws: int = 200,
     answered: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
+    names: list[str] | None = None,
 ) -> dict:
-    space = LabelSpace.of("c", [f"l{at}" for at in range(truth.shape[1])], many=many)
+    space = LabelSpace.of("c", names or [f"l{at}" for at in range(truth.shape[1])], many=many)
     return metrics.evaluate(
         truth,
         decided,
         space,
+        scores=scores,
         answered=answered,
         groups=np.arange(len(truth)),
         draws=draws,
         rng=np.random.default_rng(0),
     )
+
+
+def averages_equal_scikit_learns(
+    overall: dict, given: np.ndarray, found: np.ndarray, averages: tuple[str, ...]
+) -> None:
+    for average in averages:
+        figures = sk.precision_recall_fscore_support(given, found, average=average, zero_division=0)
+        for name, expected in zip(("precision", "recall", "f1"), figures[:3], strict=True):
+            assert overall[f"{average}_{name}"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -37,27 +49,29 @@ def test_one_label_figures_equal_scikit_learns(seed: int) -> None:
     overall = {name: value["value"] for name, value in one["overall"].items()}
     names = list(range(4))
     assert overall["accuracy"] == pytest.approx(sk.accuracy_score(given, found), abs=1e-6)
-    for average in ("macro", "weighted", "micro"):
-        expected = sk.f1_score(given, found, average=average, labels=names)
-        assert overall[f"{average}_f1"] == pytest.approx(expected, abs=1e-6)
+    averages_equal_scikit_learns(overall, given, found, ("macro", "weighted", "micro"))
     np.testing.assert_array_equal(one["confusion"], sk.confusion_matrix(given, found))
     report = sk.classification_report(given, found, output_dict=True, zero_division=0)
     for label in names:
         for name, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
             mine = one["labels"][f"l{label}"][name]["value"]
             assert mine == pytest.approx(report[str(label)][theirs], abs=1e-6)
+        mine = one["labels"][f"l{label}"]["accuracy"]["value"]
+        assert mine == pytest.approx(sk.accuracy_score(given == label, found == label), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_many_label_figures_equal_scikit_learns(seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth, decided = rng.random((150, 5)) < 0.3, rng.random((150, 5)) < 0.4
-    overall = evaluated(truth, decided, many=True)["overall"]
-    assert overall["accuracy"]["value"] == pytest.approx(sk.accuracy_score(truth, decided), abs=1e-6)
-    assert overall["hamming_loss"]["value"] == pytest.approx(sk.hamming_loss(truth, decided), abs=1e-6)
-    for average in ("macro", "micro", "weighted"):
-        expected = sk.f1_score(truth, decided, average=average, zero_division=0)
-        assert overall[f"{average}_f1"]["value"] == pytest.approx(expected, abs=1e-6)
+    one = evaluated(truth, decided, many=True)
+    overall = {name: value["value"] for name, value in one["overall"].items()}
+    assert overall["accuracy"] == pytest.approx(sk.accuracy_score(truth, decided), abs=1e-6)
+    assert overall["hamming_loss"] == pytest.approx(sk.hamming_loss(truth, decided), abs=1e-6)
+    averages_equal_scikit_learns(overall, truth, decided, ("macro", "weighted", "micro", "samples"))
+    for label in range(5):
+        expected = sk.accuracy_score(truth[:, label], decided[:, label])
+        assert one["labels"][f"l{label}"]["accuracy"]["value"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_label_without_rows_counts_as_zero_and_does_not_vanish() -> None:
@@ -81,15 +95,165 @@ def test_rows_of_one_author_are_drawn_together() -> None:
     assert widths[1] > 3 * widths[0]
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    covered = 0
-    for seed in range(200):
+SHARES, RIGHT = np.array([0.6, 0.3, 0.1]), 0.75  # of the labels; of the decisions
+
+
+def comments_of_authors(groups: int, mean: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Truth, decisions and authors: an author's labels are alike, and so is how often they are right."""
+    author = np.repeat(np.arange(groups), rng.geometric(1 / mean, groups))
+    shares = rng.dirichlet(8 * SHARES, groups)[author].cumsum(axis=1)
+    truth = (rng.random((len(author), 1)) > shares).sum(axis=1).clip(max=2)
+    right = rng.random(len(author)) < rng.beta(8 * RIGHT, 8 * (1 - RIGHT), groups)[author]
+    other = (truth + rng.integers(1, 3, len(author))) % 3
+    return np.eye(3, dtype=bool)[truth], np.eye(3, dtype=bool)[np.where(right, truth, other)], author
+
+
+@pytest.mark.parametrize(("groups", "mean"), [(130, 3), (25, 16)])
+def test_intervals_cover_the_truth_about_as_often_as_they_say(groups: int, mean: int) -> None:
+    space, sets = LabelSpace.of("c", ["a", "b", "c"]), 1000
+    hits = SHARES * RIGHT
+    missed = SHARES * (1 - RIGHT)
+    f1 = 2 * hits / (2 * hits + missed + (missed.sum() - missed) / 2)
+    true = {"accuracy": RIGHT, "macro_f1": f1.mean()}
+    covered = dict.fromkeys(true, 0)
+    for seed in range(sets):
         rng = np.random.default_rng(seed)
-        truth = np.eye(2, dtype=bool)[rng.integers(0, 2, 300)]
-        decided = np.where(rng.random(300)[:, None] < 0.8, truth, ~truth)
-        accuracy = evaluated(truth, decided, many=False, draws=200)["overall"]["accuracy"]
-        covered += accuracy["low"] <= 0.8 <= accuracy["high"]
-    assert 0.90 <= covered / 200 <= 0.99
+        truth, decided, author = comments_of_authors(groups, mean, rng)
+        found = metrics.evaluate(truth, decided, space, groups=author, draws=400, rng=rng)["overall"]
+        for name, value in true.items():
+            covered[name] += found[name]["low"] <= value <= found[name]["high"]
+    for count in covered.values():
+        assert 0.93 <= count / sets <= 0.97
+
+
+@pytest.mark.parametrize(("sharper", "least"), [(1.0, 0.9), (2.0, 0.85)])
+def test_the_interval_of_the_calibration_error_allows_for_its_bias(sharper: float, least: float) -> None:
+    """Calibrated scores (error 0, which the plain interval never holds) and too sure ones."""
+    space = LabelSpace.of("c", ["a", "b", "c"])
+
+    def drawn(rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        logits = rng.normal(0, 1.5, (rows, 3))
+        true, shown = (
+            np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in (logits, sharper * logits)
+        )
+        truth = (rng.random((rows, 1)) > true.cumsum(axis=1)).sum(axis=1).clip(max=2)
+        return np.eye(3, dtype=bool)[truth], shown
+
+    def error(rows: int, rng: np.random.Generator) -> dict:
+        truth, scores = drawn(rows, rng)
+        found = metrics.evaluate(
+            truth,
+            space.decide(scores),
+            space,
+            scores=scores,
+            groups=np.arange(rows),
+            draws=200,
+            rng=rng,
+        )
+        return found["overall"]["expected_calibration_error"]
+
+    rng = np.random.default_rng(5)
+    true = 0.0 if sharper == 1 else error(200_000, rng)["value"]
+    found = [error(300, rng) for _ in range(200)]
+    assert all(one["low"] <= one["value"] <= one["high"] for one in found)
+    assert np.mean([one["low"] <= true <= one["high"] for one in found]) >= least
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_scores_are_judged_as_scikit_learn_and_a_plain_loop_do(many: bool) -> None:
+    rng = np.random.default_rng(8)
+    space = LabelSpace.of("c", ["a", "b", "c"], many=many)
+    scores = rng.dirichlet([1, 1, 1], 300)
+    truth = rng.random((300, 3)) < 0.4 if many else np.eye(3, dtype=bool)[rng.integers(0, 3, 300)]
+    silent = rng.random(300) < 0.2
+    known, shown = truth[~silent], scores[~silent]
+    scores[silent] = np.nan
+    found = evaluated(truth, space.decide(scores), many=many, scores=scores)
+    judged = {name: one["value"] for name, one in found["overall"].items()}
+    assert found["valid"]["n"] == (~silent).sum()
+    assert (
+        found["overall"]["log_loss"]["low"] < judged["log_loss"] < found["overall"]["log_loss"]["high"]
+    )
+    if many:
+        pairs = [(float(s), bool(t)) for s, t in zip(shown.ravel(), known.ravel(), strict=True)]
+        losses = [sk.log_loss(known[:, at], shown[:, at]) for at in range(3)]
+        assert judged["log_loss"] == pytest.approx(np.mean(losses), abs=1e-6)
+        briers = [sk.brier_score_loss(known[:, at], shown[:, at]) for at in range(3)]
+        assert judged["brier_score"] == pytest.approx(np.mean(briers), abs=1e-6)
+    else:
+        pairs = [(float(s.max()), bool(t[s.argmax()])) for s, t in zip(shown, known, strict=True)]
+        assert judged["log_loss"] == pytest.approx(sk.log_loss(known, shown), abs=1e-6)
+        theirs = sk.brier_score_loss(known.argmax(axis=1), shown, scale_by_half=False)
+        assert judged["brier_score"] == pytest.approx(theirs, abs=1e-6)
+    error = 0.0
+    for at in range(15):
+        own = [(sure, hit) for sure, hit in pairs if at / 15 < sure <= (at + 1) / 15]
+        error += abs(sum(hit for _, hit in own) - sum(sure for sure, _ in own)) / len(pairs)
+    assert judged["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
+
+
+def test_without_scores_nothing_is_said_of_them() -> None:
+    truth = np.eye(2, dtype=bool)[[0, 1, 1, 0]]
+    overall = evaluated(truth, truth, many=False)["overall"]
+    unanswered = evaluated(truth, truth, many=False, scores=np.full((4, 2), np.nan))["overall"]
+    for name in ("log_loss", "brier_score", "expected_calibration_error"):
+        assert overall[name] == unanswered[name] == {"value": None, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("labels", range(2, 8))
+@pytest.mark.parametrize("silent", [0, 0.1])
+def test_the_report_of_one_label_is_scikit_learns(labels: int, silent: float) -> None:
+    rng = np.random.default_rng(labels)
+    names = ["a", "neutral", "rather against", "反对", "much longer than that", "b c", "z"][:labels]
+    given = np.r_[np.arange(labels), rng.integers(0, labels, 143)]  # 4-digit ties happen
+    found = np.where(rng.random(len(given)) < 0.5, given, rng.integers(0, labels, len(given)))
+    found[rng.random(len(given)) < silent] = labels
+    decided = np.eye(labels + 1, dtype=bool)[found][:, :labels]
+    truth = np.eye(labels, dtype=bool)[given]
+    mine = evaluated(truth, decided, many=False, draws=100, answered=found < labels, names=names)
+    for digits in (1, 2, 3, 14):
+        theirs = sk.classification_report(
+            given,
+            found,
+            labels=list(range(labels)),
+            target_names=names,
+            digits=digits,
+            zero_division=0,
+        )
+        assert metrics.classification_report(mine, digits=digits) == theirs
+    assert ("micro avg" in theirs) == (silent > 0)
+
+
+@pytest.mark.parametrize("labels", range(2, 8))
+def test_the_report_of_many_labels_is_scikit_learns(labels: int) -> None:
+    rng = np.random.default_rng(labels)
+    names = ["a", "neutral", "rather against", "反对", "much longer than that", "b c", "z"][:labels]
+    truth, decided = rng.random((97, labels)) < 0.3, rng.random((97, labels)) < 0.4
+    truth[:, -1] = False  # a label without a row
+    mine = evaluated(truth, decided, many=True, draws=100, names=names)
+    for digits in (2, 3):
+        theirs = sk.classification_report(
+            truth, decided, target_names=names, digits=digits, zero_division=0
+        )
+        assert metrics.classification_report(mine, digits=digits) == theirs
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_stratified_chance_decides_label_sets_as_often_as_training_has_them(many: bool) -> None:
+    sets = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]] + many * [[1, 0, 1], [0, 0, 0]], dtype=bool)
+    often = np.array([5, 3, 2, 6, 4])[: len(sets)]
+    decided = metrics.stratified(np.repeat(sets, often, axis=0), 20_000, np.random.default_rng(0))
+    for one, count in zip(sets, often, strict=True):
+        share = (decided == one).all(axis=1).mean()
+        assert share == pytest.approx(count / often.sum(), abs=0.02)
+
+
+def test_drawing_groups_in_blocks_changes_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_group = np.random.default_rng(1).random((40, 3))
+    whole = metrics.resampled(by_group, 50, np.random.default_rng(2))
+    monkeypatch.setattr(metrics, "_BLOCK", 7 * 40)
+    np.testing.assert_allclose(metrics.resampled(by_group, 50, np.random.default_rng(2)), whole)
+    assert whole.std(axis=0).min() > 0
 
 
 def test_the_majority_answers_the_commonest_training_label() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import onnx as onnx_format
 import pytest
 
 from tests import tiny
-from undertone import bundle, models, onnx
+from undertone import bundle, calibration, models, onnx, registry
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
+from undertone.params import Calibrate
 from undertone.predictor import Predictor, read_manifest
 
 VALIDATION = tiny.examples(60, seed=1)
@@ -35,6 +37,41 @@ def test_the_exported_graph_scores_as_pytorch_does(family: str, many: bool, tmp_
         assert predictor.space == model.space
         found = onnx.parity(reference, predictor.scores(VALIDATION.texts), VALIDATION.truth, model.space)
         assert found["max_difference"] <= most, variant
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_bundle_calibrates_and_abstains_as_the_model_does(many: bool, tmp_path: Path) -> None:
+    model = tiny.bundled("e5", tmp_path, many=many)
+    own = model.scores(VALIDATION.texts)
+    settings = Calibrate(temperature=True, max_error=None)
+    fitted = calibration.fit(tiny.space(many=many), own, VALIDATION.truth, settings)
+    least = float(np.median(fitted.confidence(fitted.calibrated(own)))) + 1e-4
+    model.space = replace(fitted, abstain=least)
+    models.save(model, tmp_path / "model", models.Recipe("e5", model.settings, "code"))
+    model = models.load(tmp_path / "model")
+    bundle.write(model, tmp_path / "calibrated", candidate="e5", opset=17, digests={})
+    predictor = Predictor.load(tmp_path / "calibrated", variant="fp32")
+    assert predictor.space == model.space != tiny.space(many=many)
+
+    reference = models.scored(model, VALIDATION.texts)
+    assert np.abs(reference - own).max() > 0.01
+    np.testing.assert_array_equal(reference, fitted.calibrated(own))  # once, not twice
+    np.testing.assert_allclose(predictor.scores(VALIDATION.texts), reference, atol=1e-5)
+    predicted = predictor.predict(VALIDATION.texts)
+    abstained = [one["abstained"] for one in predicted]
+    assert abstained == model.space.abstains(reference).tolist()
+    assert 10 < sum(abstained) < 50
+    assert all(set(one["scores"]) == set(model.space.labels) for one in predicted)
+    found = onnx.parity(reference, predictor.scores(VALIDATION.texts), VALIDATION.truth, model.space)
+    assert found["agreement"] == found["abstains_alike"] == 1
+
+    judged = registry.Pyfunc(registry.Candidate(model)).predict(list(VALIDATION.texts))
+    np.testing.assert_array_equal(judged[list(model.space.labels)], reference)
+
+
+def test_without_a_rule_no_text_is_abstained_from(bundled: tuple[models.Classifier, Path]) -> None:
+    predicted = Predictor.load(bundled[1]).predict(VALIDATION.texts)
+    assert [one["abstained"] for one in predicted] == [False] * len(VALIDATION.texts)
 
 
 def test_int8_is_smaller_and_has_integer_products(
@@ -71,7 +108,7 @@ def test_the_predictor_runs_where_torch_and_transformers_cannot_be_imported(
 ) -> None:
     program = f"""
 import sys
-banned = ("torch", "transformers", "mlflow", "pandas", "sklearn", "pydantic", "optimum")
+banned = ("torch", "transformers", "mlflow", "pandas", "sklearn", "scipy", "pydantic", "optimum")
 class Barred:
     def find_spec(self, name, *_):
         if name.split(".")[0] in banned:
@@ -123,6 +160,10 @@ def test_a_ruined_variant_stops_the_export_with_its_numbers() -> None:
         "fp32": onnx.parity(good, good, truth, space),
         "int8": onnx.parity(good, 1 - good, truth, space),
     }
+    assert parities["int8"]["abstains_alike"] == 1
+    rule = replace(space, abstain=0.6)
+    assert onnx.parity(good, good * 0.5 + 0.25, truth, rule)["abstains_alike"] == 1
+    assert onnx.parity(good, good * 0.1 + 0.45, truth, rule)["abstains_alike"] == 0
     onnx.check_drop({"fp32": parities["fp32"]}, max_drop=0.01)
     with pytest.raises(Problem, match=r"variant int8: macro-F1 0.0000 is 1.0000 below") as caught:
         onnx.check_drop(parities, max_drop=0.01)

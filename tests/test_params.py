@@ -66,7 +66,20 @@ def test_dvc_rewrites_the_shipped_file_without_a_change(tmp_path: Path) -> None:
         ("tfidf.ngrams=[3,1]", "params.yaml: tfidf: ngrams go from the shorter to the longer"),
         ("+models.majority={family: tfidf}", "params.yaml: models.majority: the name means something"),
         ("+ingest.private.delimiter=tab", "params.yaml: ingest.private.delimiter is 'tab'"),
+        (
+            "evaluate.slices.standin=[meta.sorce]",
+            "params.yaml: evaluate.slices.standin: meta.sorce is no column of ingest.standin.meta",
+        ),
+        ("+evaluate.slices.stndin=[month]", "params.yaml: evaluate.slices.stndin: there is no such"),
         ("~bert.lr", "params.yaml: bert.lr is missing"),
+        (
+            "evaluate.slices.standin=[group]",
+            "params.yaml: evaluate.slices.standin.0 is 'group'",
+        ),
+        (
+            "evaluate.slices.standin=[text]",
+            "params.yaml: evaluate.slices.standin.0 is 'text'",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_line_that_says_what_it_must_be(
@@ -80,6 +93,16 @@ def test_a_wrong_value_is_one_line_that_says_what_it_must_be(
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     found = faults(tmp_path, "bert.lr=x", "e5.c=-1", "+typo=1", "+models.bert.batch=0")
     assert len(found) == 4
+
+
+def test_a_base_that_read_every_comment_cannot_be_judged_by_folds(tmp_path: Path) -> None:
+    folds = "split.folds={k: 5, repeats: 2}"
+    found = faults(tmp_path, folds)
+    assert [line.split(" adapts")[0] for line in found] == [
+        f"params.yaml: models.{name}" for name in ("zeroshot", "lora")
+    ]
+    read_params(overridden(tmp_path, folds, "fewshot.adapt=null", "lora.adapt=null"))
+    assert "need order: random" in faults(tmp_path, folds, "split.order=time")[0]
 
 
 def test_a_candidate_is_three_lines_and_inherits_its_familys_section(tmp_path: Path) -> None:

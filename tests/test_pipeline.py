@@ -14,7 +14,11 @@ from undertone.params import FAMILIES
 
 # Dependencies that no command names: for the order alone, or a base that a model's own folder names.
 ORDER = {("locate", "data/raw/standin"), ("ingest", "data/standin/located.json")}
-BASES = {"predict": ("models/bases/", "models/adapted/"), "bench": ("models/bases", "models/adapted/")}
+BASES = {
+    "predict": ("models/bases/", "models/adapted/"),
+    "prevalence": ("models/bases", "models/adapted/"),
+    "cost": ("models/bases", "models/adapted/"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,7 @@ def register(**given: Any) -> dict[str, Any]:
         "candidates": {"first": FIRST, "second": SECOND},
         "release": RELEASE,
         "comments": COMMENTS,
+        "pictures": Path("pictures"),
         "selection": {"champion": "first"},
         "target": None,
         "summary": {"first": {"test_macro_f1": 0.75}, "second": {"test_macro_f1": 0.5}},
@@ -154,7 +155,7 @@ print(mlflow.pyfunc.load_model("models:/gender@champion").predict(["good", "bad"
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, text=True
     )
     found = pd.read_json(io.StringIO(printed))
-    assert list(found.columns) == ["label", "yes", "no"]
+    assert list(found.columns) == ["label", "abstained", "yes", "no"]
     assert found["label"].tolist() == ["yes", "no"]
     assert found[["yes", "no"]].sum(axis=1).tolist() == pytest.approx([1, 1])
 
@@ -185,6 +186,24 @@ def test_registering_twice_makes_no_second_version() -> None:
     assert versions() == 3
     assert register() == before
     assert versions() == 3
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_run_holds_its_candidates_pictures_and_the_champions_those_of_all() -> None:
+    for name in ("pareto", "first/labels", "second/labels"):
+        path = Path(f"pictures/{name}.svg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("<svg/>")
+    register()
+    store = tracking.client()
+    runs = {name: registry.find(f"gender@{name}").run_id for name in ("first", "second")}
+    held = {
+        name: [one.path for one in store.list_artifacts(run, "pictures")] for name, run in runs.items()
+    }
+    assert held == {
+        "first": ["pictures/labels.svg", "pictures/pareto.svg"],
+        "second": ["pictures/labels.svg"],
+    }
 
 
 @pytest.mark.usefixtures("repository")
@@ -327,7 +346,7 @@ def test_many_labels_are_joined_and_no_label_is_empty() -> None:
 
 def test_no_texts_give_an_empty_table() -> None:
     found = registry.Pyfunc(Fixed(SPACE, [0.5, 0.5])).predict([])
-    assert (len(found), list(found.columns)) == (0, ["label", "yes", "no"])
+    assert (len(found), list(found.columns)) == (0, ["label", "abstained", "yes", "no"])
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,48 @@ def test_groups_are_numbered_as_they_appear() -> None:
 
 def test_no_text_has_no_group() -> None:
     assert groups([]) == []
+
+
+def jaccard(one: str, other: str, shingle: int) -> float:
+    a, b = (
+        {key[at : at + shingle] for at in range(max(len(key) - shingle, 0) + 1)}
+        for key in map(repeats.key, (one, other))
+    )
+    return len(a & b) / len(a | b)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.text("abc ", max_size=14), st.integers(-1, 2)), max_size=14),
+    st.sampled_from([0.3, 0.5, 0.8, 1.0]),
+)
+def test_what_is_most_similar_across_sides_is_found_without_chance(
+    rows: list[tuple[str, int]], floor: float
+) -> None:
+    texts, side = [text for text, _ in rows], np.array([of for _, of in rows], dtype=np.int64)
+    found = repeats.across(texts, side, 3, floor=floor, shingle=2)
+    expected = np.zeros((len(rows), 3))
+    for one, other in [*combinations(range(len(rows)), 2)]:
+        value = jaccard(texts[one], texts[other], 2)
+        if side[one] != side[other] and min(side[one], side[other]) >= 0 and value >= floor - 1e-9:
+            expected[one, side[other]] = max(expected[one, side[other]], value)
+            expected[other, side[one]] = max(expected[other, side[one]], value)
+    assert found == pytest.approx(expected)
+
+
+def test_one_planted_near_repeat_among_thousands_is_found_across_sides() -> None:
+    rng = np.random.default_rng(0)
+    texts = ["".join(chr(code) for code in rng.integers(97, 123, size=80)) for _ in range(4000)]
+    texts[3999] = texts[17][:40] + "x" + texts[17][41:]
+    side = np.repeat([0, 1], [3000, 1000])
+    found = repeats.across(texts, side, 2, floor=0.7, shingle=5)
+    assert np.flatnonzero(found.any(axis=1)).tolist() == [17, 3999]
+    assert found[17, 1] == found[3999, 0] == pytest.approx(jaccard(texts[17], texts[3999], 5))
+
+
+def test_a_text_that_thousands_repeat_on_both_sides_is_looked_at_once() -> None:
+    texts = ["everybody says thank you very much"] * 40_000
+    side = np.arange(40_000) % 2
+    found = repeats.across(texts, side, 2, floor=0.8, shingle=5)
+    assert (found[side == 0] == [0, 1]).all()
+    assert (found[side == 1] == [1, 0]).all()

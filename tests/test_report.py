@@ -1,15 +1,22 @@
 """The page shows the numbers of the JSON files, and the README the stand-in's."""
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from undertone import evaluation, latency, report
-from undertone.errors import Problem
+from stages import plot
+from stages import report as report_stage
+from tests import outcomes
+from undertone import evaluation, latency, metrics, pictures, report
+from undertone.files import write_json
 from undertone.labels import LabelSpace
+from undertone.ledger import STAGES, Ledger
+from undertone.params import read_params
 
 SPACE = LabelSpace.of("c", ["a", "b"])
 
@@ -36,52 +43,64 @@ def scores(rows: pd.DataFrame, *, right: float) -> pd.DataFrame:
     return pd.DataFrame({"id": rows["id"], "a": a, "b": 1 - a})
 
 
-def evaluated() -> dict:
+def board(evaluated: dict, **chosen: str) -> str:
+    """The leaderboard of candidates that weren't compared."""
+    selection = {"metric": "macro_f1", "part": "validation", "why": "so", "encoder_why": "so", **chosen}
+    cost = {"words": 12, "candidates": {"good": {"ms": 1.23, "bytes": 1}}}
+    return report.leaderboard(evaluated, {"test": {"label": []}}, selection, cost)
+
+
+def cells(table: str) -> tuple[list[str], list[list[str]]]:
+    head, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert {len(line) for line in lines} == {len(head)}
+    return head, lines
+
+
+def test_rows_below_the_majority_are_marked() -> None:
     rows = table()
     judges = {
         "good": (SPACE, scores(rows[::-1], right=0.9)),  # another order of rows
         "bad": (SPACE, scores(rows, right=0.1)),
     }
-    return evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
-
-
-def test_labels_and_gold_are_never_mixed() -> None:
-    rows = table()
-    rows.loc[rows["part"] == "test", ["gold.a", "gold.b"]] = [[0.0, 1.0]]
-    judges = {"good": (SPACE, scores(rows, right=0.9))}
     found = evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
-    assert found["test"]["label"]["good"]["overall"]["accuracy"]["value"] == 1
-    share = (rows[rows["part"] == "test"]["label.b"] == 1).mean()
-    assert found["test"]["gold"]["good"]["overall"]["accuracy"]["value"] == pytest.approx(share)
-    assert found["test"]["gold"]["good"]["n"] == 20
-
-
-def test_a_candidate_is_chosen_on_validation_alone() -> None:
-    found = evaluated()
-    chosen = evaluation.select(found, ["bad"], "macro_f1")
-    assert (chosen["champion"], chosen["encoder"]) == ("good", "bad")
-    found["test"]["label"]["bad"]["overall"]["macro_f1"]["value"] = 2.0
-    assert evaluation.select(found, ["bad"], "macro_f1") == chosen
-    with pytest.raises(Problem, match="no candidate can be exported"):
-        evaluation.select(found, [], "macro_f1")
-
-
-def test_a_candidate_without_a_score_for_every_row_is_refused() -> None:
-    rows = table()
-    judges = {"short": (SPACE, scores(rows[:-1], right=0.9))}
-    with pytest.raises(Problem, match=r"scores of short: 1 of 20 rows have no score"):
-        evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
-
-
-def test_rows_below_the_majority_are_marked() -> None:
-    latencies = {"rows": [{"model": "good", "tokens": 12, "batch": 1, "p50_ms": 1.23}]}
-    chosen = {"champion": "good", "encoder": "good", "metric": "macro_f1"}
-    board = report.leaderboard(evaluated(), latencies, chosen).splitlines()
-    assert board[2].startswith("| **good** | champion, encoder | 1.000 | 1.000 [1.000, 1.000]")
-    assert board[2].endswith("| 1.2 |")
-    assert [line for line in board if "(below majority)" in line] == [
-        line for line in board if line.startswith("| bad |")
+    shown = board(found, champion="good", encoder="good").splitlines()
+    assert shown[2].startswith("| **good** | champion, encoder | 1.000 [1.000, 1.000] | 1.000 [")
+    assert shown[2].endswith("| 1.2 |")
+    assert [line for line in shown if "(below majority)" in line] == [
+        line for line in shown if line.startswith(("| bad |", "| stratified |"))
     ]
+
+
+def test_the_verdict_is_the_rows_against_the_champion() -> None:
+    found = outcomes.results()
+    pairs = {tuple(one["between"]): one["verdict"] for one in found.compared["test"]["label"]}
+    assert pairs["good", "fair"] == "better"
+    selection = found.selection | {"champion": "fair"}  # one that some are better than
+    shown = report.leaderboard(found.evaluated, found.compared, selection, found.cost)
+    head, lines = cells(shown.split("\n\n")[0])
+    at = head.index("verdict")
+    assert {line[0].strip("*"): line[at] for line in lines} == {
+        "good": "better",
+        "fair": "",
+        "mute": {"better": "worse"}.get(pairs["fair", "mute"], pairs["fair", "mute"]),
+        "majority": "worse",
+        "stratified": "",  # nobody is compared with it
+    }
+
+
+def test_the_board_says_why_the_champion_is() -> None:
+    found = outcomes.results()
+    shown = report.leaderboard(found.evaluated, found.compared, found.selection, found.cost)
+    assert f"Champion **good**: {found.selection['why']}." in shown
+    assert "Chosen on validation by macro-F1" in shown
+
+
+def test_folds_stand_in_validations_place_where_they_decided() -> None:
+    found = outcomes.results().evaluated
+    found["folds"] = found.pop("validation")
+    shown = board(found, champion="good", encoder="good", part="folds")
+    assert "macro-F1, folds (n=120)" in shown
+    assert "Chosen on folds by" in shown
 
 
 def test_teachers_are_compared_with_people_only_and_stand_last_on_the_board() -> None:
@@ -92,11 +111,8 @@ def test_teachers_are_compared_with_people_only_and_stand_last_on_the_board() ->
     found = evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
     assert "teachers" not in found["test"]["label"]
     assert found["test"]["gold"]["teachers"]["overall"]["accuracy"]["value"] == 0
-    chosen = {"champion": "good", "encoder": "good", "metric": "macro_f1"}
-    board = report.leaderboard(
-        found, {"rows": [{"model": "x", "tokens": 1, "batch": 1, "p50_ms": 1}]}, chosen
-    )
-    assert board.splitlines()[-1] == "| teachers |  |  |  |  | 0.000 [0.000, 0.000] |  |"
+    shown = board(found, champion="good", encoder="good").split("\n\n")[0]
+    assert shown.splitlines()[-1] == "| teachers |  |  |  |  |  | 0.000 [0.000, 0.000] |  |"
 
 
 def test_voters_are_shown_with_outcomes_agreement_and_what_people_think_of_them() -> None:
@@ -122,7 +138,8 @@ def test_voters_are_shown_with_outcomes_agreement_and_what_people_think_of_them(
     one, other = {"overall": overall, "n": 7}, {"overall": overall, "n": 3}
     learnt = {"test": {"label": {"bert": one}, "gold": {"teachers": other, "bert": other}}}
     collected = {"voters": {"v": {"ok": 8, "out_of_schema": 1}}, "unknown_ids": 2}
-    page = "\n".join(report._silver({"voters": [voter]}, collected, fused, learnt, "bert"))
+    sections = report._silver({"voters": [voter]}, collected, fused, learnt, "bert")
+    page = "\n".join(block for section in sections for block in section.blocks)
     assert "| v | m | p without definitions | `abcdef01` | 9 | 8 | 1 |" in page
     assert "| v |  | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] | 3 |" in page
     assert "| v and ann | 3 | 0.500 [0.400, 0.600] |  | 0.500 [0.400, 0.600] |" in page
@@ -142,9 +159,6 @@ def with_a_silent_candidate(*, many: bool = False) -> dict:
     return evaluation.evaluate_all(rows, judges, space, draws=100, seed=0)
 
 
-LATENCIES = {"rows": [{"model": "bad", "tokens": 12, "batch": 1, "p50_ms": 1.0}]}
-
-
 def test_an_invalid_answer_is_wrong_and_the_valid_ones_are_counted() -> None:
     found = with_a_silent_candidate()["test"]["label"]
     assert found["silent"]["valid"]["n"] == 80
@@ -156,19 +170,16 @@ def test_an_invalid_answer_is_wrong_and_the_valid_ones_are_counted() -> None:
 
 def test_the_board_shows_valid_answers_where_some_are_missing() -> None:
     found = with_a_silent_candidate()
-    chosen = {"champion": "silent", "encoder": "bad", "metric": "macro_f1"}
-    board, said = report.leaderboard(found, LATENCIES, chosen).split("\n\n")
+    shown, _, said = board(found, champion="silent", encoder="bad").split("\n\n")
     assert said == report.UNANSWERED
-    head, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in board.splitlines()]
-    assert {len(line) for line in lines} == {len(head)}
-    shown = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    head, lines = cells(shown)
+    by_name = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
     accuracy = found["test"]["label"]["silent"]["overall"]["accuracy"]
-    assert (
-        shown["**silent**"]["accuracy, test"] == f"0.800 [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
-    )
-    assert shown["**silent**"]["valid answers, test"] == "80 (80.0%)"
-    assert shown["**silent**"]["their accuracy"] == "1.000 [1.000, 1.000]"
-    assert shown["majority"]["valid answers, test"] == "100 (100.0%)"
+    told = f"0.800 [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    assert by_name["**silent**"]["accuracy, test"] == told
+    assert by_name["**silent**"]["valid answers, test"] == "80 (80.0%)"
+    assert by_name["**silent**"]["their accuracy"] == "1.000 [1.000, 1.000]"
+    assert by_name["majority"]["valid answers, test"] == "100 (100.0%)"
 
 
 def test_the_board_says_nothing_of_valid_answers_where_all_are() -> None:
@@ -176,39 +187,230 @@ def test_the_board_says_nothing_of_valid_answers_where_all_are() -> None:
     for part in found.values():
         for candidates in part.values():
             del candidates["silent"]
-    chosen = {"champion": "bad", "encoder": "bad", "metric": "macro_f1"}
-    assert "valid answers" not in report.leaderboard(found, LATENCIES, chosen)
+    assert "valid answers" not in board(found, champion="bad", encoder="bad")
 
 
 def test_teachers_stand_in_the_column_of_gold_also_beside_valid_answers() -> None:
     found = with_a_silent_candidate()
     found["test"]["gold"]["teachers"] = found["test"]["gold"]["majority"]
-    chosen = {"champion": "silent", "encoder": "bad", "metric": "macro_f1"}
-    board = report.leaderboard(found, LATENCIES, chosen).split("\n\n")[0].splitlines()
-    head, last = ([cell.strip() for cell in board[at].split("|")[1:-1]] for at in (0, -1))
-    assert [cell for cell in last if cell] == [
+    head, lines = cells(board(found, champion="silent", encoder="bad").split("\n\n")[0])
+    assert [cell for cell in lines[-1] if cell] == [
         "teachers",
-        last[next(at for at, name in enumerate(head) if "gold" in name)],
+        lines[-1][next(at for at, name in enumerate(head) if "gold" in name)],
     ]
-    assert len(last) == len(head)
 
 
 def test_the_page_shows_which_labels_got_no_valid_answer() -> None:
     one = with_a_silent_candidate()["test"]["label"]
-    of, confusion = (section.splitlines() for section in report._by_label(one, "silent", "x")[1::2])
-    assert of[0] == "| label | rows | precision | recall | F1 |"
+    blocks = report._by_label(one, "silent", "x").blocks
+    of, confusion = (blocks[at].splitlines() for at in (0, 2))
+    assert of[0] == "| label | rows | precision | recall | F1 | accuracy |"
     assert confusion[0] == "|  | a | b | no valid answer |"
     for label, line in zip("ab", confusion[2:], strict=True):
         counts = [int(cell) for cell in line.split("|")[2:-1]]
         assert sum(counts) == one["silent"]["labels"][label]["support"]
         assert counts[-1] > 0
-    assert "no valid answer" not in "".join(report._by_label(one, "bad", "x"))
+    assert "no valid answer" not in "".join(report._by_label(one, "bad", "x").blocks)
     many = with_a_silent_candidate(many=True)["test"]["label"]
-    sections = report._by_label(many, "silent", "x")
-    assert len(sections) == 2
-    assert sections[1].startswith("| label | rows | no valid answer | precision | recall | F1 |")
+    shown = report._by_label(many, "silent", "x").blocks[0]
+    assert shown.startswith("| label | rows | no valid answer | precision | recall | F1 | accuracy |")
     a = table(300)["label.a"].astype(int)
-    assert f"| a | {a[2::3].sum()} | {a[5::15].sum()} | 1.000" in sections[1]
+    assert f"| a | {a[2::3].sum()} | {a[5::15].sum()} | 1.000" in shown
+
+
+def test_the_page_has_the_champions_report_as_scikit_learn_writes_it() -> None:
+    found = outcomes.results()
+    written = metrics.classification_report(found.evaluated["test"]["label"]["good"])
+    assert f"```text\n{written.rstrip()}\n```" in report.page(found)
+
+
+def test_figures_that_need_scores_are_shown_of_those_who_have_them() -> None:
+    found = outcomes.results().evaluated["test"]
+    _, lines = cells(report._probabilities(found))
+    assert [line[:2] for line in lines] == [
+        [name, against] for against in ("labels", "gold") for name in ("good", "fair", "mute")
+    ]
+    assert lines[0][3] == metrics.told(found["label"]["good"]["overall"]["brier_score"])
+
+
+def test_a_slice_that_differs_is_marked_with_the_direction() -> None:
+    one = dict(outcomes.results().slices["fair"]["meta.site"]["left"])
+    marks = []
+    for value, significant in ((-0.1, True), (0.1, True), (0.1, False)):
+        difference = {"value": value, "low": value, "high": value}
+        found = {
+            "c": {"s": one | {"difference": difference, "significant": significant, "p_holm": 0.01}}
+        }
+        marks.append(cells(report._slices(found))[1][0][-1])
+    assert marks == ["**lower**", "**higher**", ""]
+    alone = one | {"difference": {"value": None, "low": None, "high": None}, "p_holm": None}
+    assert cells(report._slices({"c": {"s": alone | {"significant": None}}}))[1][0][-3:] == ["", "", ""]
+
+
+def test_every_section_links_to_files_and_stages_that_exist() -> None:
+    page = report.page(outcomes.results())
+    links = set(re.findall(r"\]\(([^)]+)\)", page))
+    stages = {link for link in links if link.endswith(".py")}
+    assert len(stages) > 5
+    here = Path(__file__).parents[1] / "reports" / "somewhere"
+    assert all((here / link).resolve().is_file() for link in stages)
+    for name in ("evaluation", "comparisons", "slices", "split", "prevalence", "latency", "cost"):
+        assert f"{name}.json" in links
+    for section in page.split("\n## ")[1:-1]:
+        assert "\nFrom [" in section
+
+
+def test_only_what_differs_is_told_as_changed() -> None:
+    now = outcomes.results().evaluated
+    assert report.changes({}, now) == report.OLDER
+    assert report.changes(now, now) == report.SAME
+    before = json.loads(json.dumps(now))
+    before["test"]["label"]["fair"]["overall"]["accuracy"] = {"value": 0.5, "low": 0.4, "high": 0.6}
+    del before["test"]["label"]["mute"]
+    _, lines = cells(report.changes(before, now))
+    accuracy = metrics.told(now["test"]["label"]["fair"]["overall"]["accuracy"])
+    assert lines[0] == [
+        "fair",
+        "test, labels",
+        "accuracy",
+        "0.500 [0.400, 0.600] (n=120)",
+        f"{accuracy} (n=120)",
+    ]
+    assert [line[:4] for line in lines[1:]] == [
+        ["mute", "test, labels", figure, ""] for figure in ("macro-F1", "accuracy")
+    ]
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, run and show; every element that is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.folded: list[str] = []  # pictures' captions within <details>
+        self.captions: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "srcset", "data")]
+        if tag not in ("meta", "img", "br", "hr"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] == "figcaption":
+            (self.folded if "details" in self._open else self.captions).append(data)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
+    """The HTML page, and its pictures' sentences."""
+    found, folder = outcomes.results(), tmp_path_factory.mktemp("pictures")
+    said = pictures.draw_all(
+        evaluated=found.evaluated,
+        curves=found.curves,
+        learning={"good": outcomes.LEARNT},
+        selection=found.selection,
+        cost=found.cost,
+        latency=found.latency,
+        split=found.split,
+        prevalence=found.prevalence,
+        folder=folder,
+    )
+    return report.html(found, folder, {}), said
+
+
+def test_the_html_page_needs_no_other_file_and_no_script(whole: tuple[str, dict[str, str]]) -> None:
+    text, said = whole
+    page = Page(text)
+    assert len(page.fetched) == len(said)
+    assert all(one.startswith("data:image/svg+xml;base64,") for one in page.fetched)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_every_picture_has_its_sentence_and_the_others_are_folded(
+    whole: tuple[str, dict[str, str]],
+) -> None:
+    text, said = whole
+    page = Page(text)
+    others = {path for path in said if path.startswith(("fair/", "mute/"))}
+    assert sorted(page.folded) == sorted(said[path] for path in others)
+    assert sorted(page.captions) == sorted(said[path] for path in said if path not in others)
+
+
+def test_both_pages_have_the_same_tables(whole: tuple[str, dict[str, str]]) -> None:
+    lines = report.page(outcomes.results()).splitlines()
+    tables = sum(line.startswith("| ---") for line in lines)
+    assert tables > 8
+    assert whole[0].count("<table>") == tables
+    headings = [line[3:] for line in lines if line.startswith("## ")]
+    positions = [whole[0].index(f"<h2>{heading}</h2>") for heading in headings]
+    assert positions == sorted(positions)
+    assert whole[0].index("<table>") < whole[0].index("What changed since") < positions[0]
+
+
+def test_no_text_of_a_comment_is_on_a_page(whole: tuple[str, dict[str, str]]) -> None:
+    assert outcomes.SECRET not in whole[0]
+    assert outcomes.SECRET not in report.page(outcomes.results())
+
+
+def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
+    found, at, params = outcomes.results(), tmp_path / "reports", read_params()
+    for name, content in {
+        "asked": found.asked, "collected": {}, "fused": {}, "split": found.split,
+        "evaluated": found.evaluated, "comparisons": found.compared, "curves": found.curves,
+        "slices": found.slices, "selection": found.selection, "cost": found.cost,
+        "prevalence": {}, "latency": found.latency, "release/manifest": found.manifest,
+    }.items():  # fmt: skip
+        write_json(at / f"{name}.json", content)
+    (at / "learning").mkdir()
+    (at / "learning" / "good.json").write_text(json.dumps(outcomes.LEARNT), "utf-8")
+    for stage in STAGES:
+        Ledger(stage, 360, 360).save(at / "rows" / f"{stage}.json")
+
+    def files(*names: str) -> dict[str, Path]:
+        return {name: at / f"{name}.json" for name in names}
+
+    told = plot.main(
+        params,
+        **files("evaluated", "curves", "selection", "cost", "latency", "split", "prevalence"),
+        learning=at / "learning",
+        out=at / "pictures",
+    )
+    said = json.loads((at / "pictures" / "sentences.json").read_text("utf-8"))
+    assert told.startswith(f"{len(said)} pictures")
+    assert "good/learning.svg" in said
+    assert "prevalence.svg" not in said
+    report_stage.main(
+        params,
+        source="somewhere",
+        ledgers=at / "rows",
+        **files("asked", "collected", "fused", "split", "evaluated", "comparisons", "curves"),
+        **files("slices", "selection", "cost", "prevalence", "latency"),
+        release=at / "release",
+        pictures=at / "pictures",
+        out=at / "report.md",
+        page=at / "report.html",
+    )
+    written = (at / "report.md").read_text("utf-8")
+    assert written.startswith("# moods on somewhere\n")
+    assert "## prevalence" not in written
+    shown = Page((at / "report.html").read_text("utf-8"))
+    assert sorted(shown.captions + shown.folded) == sorted(said.values())
+
+
+def test_names_are_escaped_in_html() -> None:
+    figure = report._figure(Path(__file__), 'a "<b>" & c')
+    assert "<b>" not in figure
+    assert "&lt;b&gt;" in figure
 
 
 def test_the_summary_has_the_share_of_valid_answers_only_of_those_who_gave_invalid_ones() -> None:
@@ -259,12 +461,9 @@ def test_every_runner_is_measured_at_every_length_and_batch() -> None:
 
 def test_the_readme_shows_the_standins_leaderboard() -> None:
     folder = Path("reports/standin")
-    board = report.leaderboard(
-        *(
-            json.loads((folder / f"{name}.json").read_text("utf-8"))
-            for name in ("evaluation", "latency", "selection")
-        )
+    shown = report.leaderboard(
+        *(json.loads((folder / f"{name}.json").read_text("utf-8")) for name in report.BOARD)
     )
     readme = Path("README.md").read_text("utf-8")
-    assert board in readme, "run `make docs`"
-    assert report.embed(readme, board) == readme
+    assert shown in readme, "run `make docs`"
+    assert report.embed(readme, shown) == readme

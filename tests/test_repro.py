@@ -20,11 +20,13 @@ from tests import tiny
 from undertone import simulated
 from undertone.codebook import read_codebook
 from undertone.collect import OUTCOMES
+from undertone.files import size
 from undertone.ledger import STAGES
 from undertone.params import read_params
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
+CLI = (sys.executable, "-m", "undertone.cli")
 
 SMALL = {
     "sample.rows": "500",
@@ -138,7 +140,7 @@ def test_everything_comes_out(repository: Repository) -> None:
     assert set(metrics.pop("teachers")) == {
         f"{part}_gold_{metric}" for part in ("validation", "test") for metric in ("macro_f1", "accuracy")
     }
-    assert set(metrics) == {"majority", "tfidf", "bert", "zeroshot", "lora"}
+    assert set(metrics) == {"majority", "stratified", "tfidf", "bert", "zeroshot", "lora"}
     for figures in metrics.values():
         assert {"validation_macro_f1", "test_macro_f1", "test_accuracy"} <= set(figures)
     manifest = repository.json("models/release/standin/manifest.json")
@@ -147,7 +149,11 @@ def test_everything_comes_out(repository: Repository) -> None:
     latency = repository.json("reports/standin/latency.json")
     measured = {row["model"] for row in latency["rows"]}
     bundles = {"onnx-fp32", "onnx-optimised", "onnx-int8"}
-    assert measured == {"tfidf", "bert", "zeroshot", "lora", *bundles}
+    assert measured == {"bert", *bundles}
+    costs = repository.json("reports/standin/cost.json")["candidates"]
+    assert set(costs) == {"tfidf", "bert", "zeroshot", "lora"}
+    adapter = size(repository.folder / "models/candidates/standin/lora")
+    assert costs["lora"]["bytes"] > 2 * adapter  # its base is part of what it needs
     assert (
         (repository.folder / "reports/standin/report.md").read_text().startswith("# gender on standin")
     )
@@ -213,6 +219,7 @@ def test_no_word_of_a_comment_is_in_what_is_shared(repository: Repository) -> No
     shared = [repository.folder / name for name in tracked]
     shared += [path for path in (repository.folder / "mlartifacts").rglob("*") if path.is_file()]
     shared += [repository.folder / "mlflow.db"]
+    shared += [path for path in (repository.folder / "reports").rglob("*") if path.is_file()]
     assert len(shared) > 80
     printed = repository.log.encode()
     assert b"collect: " in printed
@@ -248,32 +255,70 @@ print(json.dumps([sorted(aliases), list(rows.columns), list(release.columns)]))
         repository.run(sys.executable, "-c", program).stdout.splitlines()[-1]
     )
     assert aliases == ["bert", "champion", "lora", "release", "tfidf", "zeroshot"]
-    assert columns == released == ["label", "positive", "mild", "negative", "irrelevant"]
+    assert columns == released == ["label", "abstained", "positive", "mild", "negative", "irrelevant"]
     assert not list((repository.folder / "mlartifacts").rglob("*.pkl"))
 
 
 def test_lineage_leads_from_the_champion_to_commit_data_and_commands(repository: Repository) -> None:
-    told = repository.run(
-        sys.executable, "-m", "undertone.cli", "lineage", "models:/gender@champion"
-    ).stdout
+    told = repository.run(*CLI, "lineage", "models:/gender@champion").stdout
     assert "git checkout" in told
     assert "dvc pull" in told
 
 
 def test_the_command_line_scores_texts_and_files(repository: Repository) -> None:
-    cli = (sys.executable, "-m", "undertone.cli", "predict")
-    line = repository.run(*cli, "--text", "the pay is fair").stdout
+    line = repository.run(*CLI, "predict", "--text", "the pay is fair").stdout
     answer = json.loads(line)
     assert set(answer["scores"]) == {"positive", "mild", "negative", "irrelevant"}
     (repository.folder / "in.csv").write_text("nr,said\n007,the pay is fair\n008,=1+1\n")
     command = ("--file", "in.csv", "--column", "said", "--id", "nr", "--out", "out.parquet")
-    repository.run(*cli, *command)
+    repository.run(*CLI, "predict", *command)
     table = pd.read_parquet(repository.folder / "out.parquet")
     assert table["id"].tolist() == ["007", "008"]
     assert table["labels"].iloc[0] == answer["labels"][0]
     assert table["positive"].iloc[0] == pytest.approx(answer["scores"]["positive"])
     for name in ("in.csv", "out.parquet"):
         (repository.folder / name).unlink()
+
+
+def test_two_are_compared_wherever_they_are(repository: Repository) -> None:
+    said = repository.run(*CLI, "compare", "bert", "tfidf").stdout
+    assert re.search(r"(than|and) tfidf: macro-F1 [+-]0\.\d+ \[.*\], p .* texts of \d+ authors", said)
+    same = repository.run(*CLI, "compare", "HEAD:bert", "models:/gender@bert").stdout
+    assert same.startswith(
+        "no difference shown between HEAD:bert and models:/gender@bert: macro-F1 +0.000"
+    )
+    assert "(McNemar 0:0)" in same
+    done = repository.run(*CLI, "compare", "bert", "HEAD:nobody", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("undertone: HEAD:nobody: no ")
+
+
+def test_the_board_has_verdicts_and_the_page_pictures(repository: Repository) -> None:
+    assert "| verdict |" in repository.log
+    page = (repository.folder / "reports/standin/report.html").read_text("utf-8")
+    assert page.count("data:image/svg+xml") > 10
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    repository.run("dvc", "plots", "show", "--out", "shown")
+    assert "pareto.svg" in (repository.folder / "shown/index.html").read_text("utf-8")
+    shutil.rmtree(repository.folder / "shown")
+
+
+def test_a_split_that_was_touched_does_not_hold(repository: Repository) -> None:
+    assert repository.run(*CLI, "verify-split").stdout.startswith("holds: ")
+    file = repository.folder / "data/standin/split.parquet"
+    before = file.read_bytes()
+    rows = pd.read_parquet(file)
+    planted = rows.index[rows["part"] == "test"][0], rows.index[rows["part"] == "train"][0]
+    rows.loc[planted[0], "text"] = rows.loc[planted[1], "text"] + "!"
+    rows.to_parquet(file, index=False)
+    done = repository.run(*CLI, "verify-split", check=False)
+    refused = repository.run(*CLI, "compare", "bert", "models:/gender@tfidf", check=False)
+    file.write_bytes(before)
+    assert "models:/gender@tfidf: learnt from another split of standin" in refused.stderr
+    assert done.returncode == 1
+    assert "alike_rows.train and test: 1 rows are like a text on the other side" in done.stdout
+    assert "is not the split that its certificate describes" in done.stderr
+    assert "test_digest: ids or texts of the test part are others" in done.stdout
 
 
 def test_an_experiment_reruns_only_what_depends_on_its_parameter(repository: Repository) -> None:
@@ -286,7 +331,7 @@ def test_an_experiment_reruns_only_what_depends_on_its_parameter(repository: Rep
         *("train@standin-tfidf", "predict@standin-tfidf", "predict@standin-zeroshot"),
     }
     assert "wider-lora" in [name for name, _ in repository.runs()]
-    compared = repository.run(sys.executable, "-m", "undertone.cli", "compare").stdout
+    compared = repository.run(*CLI, "compare").stdout
     assert "lora.r=16" in compared
     repository.run("git", "checkout", "-q", ".")
     repository.run("dvc", "checkout", "-q")

@@ -110,7 +110,7 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
         ("tables", ["pandas"]),
         ("metrics", []),
         ("models", ["pandas"]),
-        ("report", []),
+        ("report", ["pandas"]),
     ],
 )
 def test_light_modules_load_no_heavy_library(module: str, allowed: list[str]) -> None:

@@ -36,7 +36,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from undertone import encoder, params, tables
+from undertone import encoder, params, repeats, tables
 from undertone.errors import Problem
 from undertone.files import sha256, write_json
 
@@ -63,17 +63,21 @@ class _Task:
     held: list[Batch]
 
 
-def readable(comments: pd.DataFrame, parts: pd.DataFrame) -> list[str]:
+def readable(comments: pd.DataFrame, parts: pd.DataFrame, alike: params.Clean) -> list[str]:
     """The texts of the cleaned `comments`, labelled or not, that a base may read, each once.
 
     None of a row that is validation or test (in the split `parts`, or by the table's own word), that
-    repeats such a row, or whose author wrote one.
+    repeats such a row or is as `alike` to one, or whose author wrote one.
     """
     ids = parts.loc[parts["part"] != "train", "id"]
     held = (comments["id"].isin(ids) | comments["part"].isin(tables.PARTS[1:])).to_numpy()
     kept = ~held
     for shared in (tables.groups(comments), comments["repeat"].to_numpy()):
         kept &= ~np.isin(shared, shared[held])
+    side = np.where(held, 1, np.where(kept, 0, -1))
+    texts = comments["text"].tolist()
+    near = repeats.across(texts, side, 2, floor=alike.similarity, shingle=alike.shingle)
+    kept &= near[:, 1] == 0
     return list(dict.fromkeys(comments.loc[kept, "text"]))
 
 

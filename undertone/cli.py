@@ -60,12 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     analyse.set_defaults(run=_analyse)
 
-    compare = commands.add_parser("compare", help="figures of several experiments, with intervals")
+    compare = commands.add_parser("compare", help="who of two is better; or several experiments")
     compare.add_argument(
         "experiments",
         nargs="*",
         metavar="EXPERIMENT",
-        help="of `dvc exp list`, or a git revision, or workspace; by default all of HEAD's, and HEAD",
+        help="of `dvc exp list`, or a git revision, or workspace; by default all of HEAD's, and HEAD."
+        " Two that judge texts are compared row by row: candidates, EXPERIMENT:CANDIDATE, registered"
+        " versions (gender/3, models:/gender@champion), ids of MLflow runs",
     )
     compare.add_argument("--source", help="by default data.source of params")
     compare.add_argument(
@@ -95,6 +97,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     predict.add_argument("--variant", help="another variant of the bundle than its own choice")
     predict.set_defaults(run=_predict)
+
+    plan = commands.add_parser("plan", help="how many rows to label by hand for a share")
+    plan.add_argument(
+        "--width",
+        type=float,
+        required=True,
+        help="of the 95 %% interval, from low to high: 0.04 is ±2 points",
+    )
+    plan.add_argument("--source", help="whose prevalence.json is the pilot; by default data.source")
+    plan.add_argument("--share", type=float, help="assumed, without a pilot; with --f1 and --rows")
+    plan.add_argument("--f1", type=float, help="of the classifier, on the label")
+    plan.add_argument("--rows", type=int, help="of the corpus")
+    plan.set_defaults(run=_plan)
+
+    verify = commands.add_parser("verify-split", help="whether its certificate still holds")
+    verify.add_argument("source", nargs="?", metavar="SOURCE", help="by default data.source of params")
+    verify.set_defaults(run=_verify_split)
 
     lineage = commands.add_parser("lineage", help="where a registered version came from")
     lineage.add_argument("version", help="gender/3, models:/gender@champion, or a version's number")
@@ -180,13 +199,34 @@ def _compare(given: argparse.Namespace) -> None:
 
     if given.out and given.out.suffix != ".md":
         raise Problem(f"'{given.out.suffix}' is no format to write", where=str(given.out), remedy=".md")
-    table = compare.table(
-        given.experiments,
-        given.source or read_params(root() / "params.yaml").data.source,
-        candidates=given.candidates,
-        part=given.part,
-        reference=given.reference,
-    )
+    source = given.source or read_params(root() / "params.yaml").data.source
+    names = given.experiments
+    candidates = {path.name for path in (root() / "models/candidates" / source).glob("*")}
+    asked = [name for name in names if compare.judges(name, candidates)]
+    if len(names) == 2 and len(asked) == 2:
+        from undertone import judges
+
+        if given.candidates:
+            raise Problem("--candidate is for experiments, and these are candidates already")
+        params = read_params(root() / "params.yaml")
+        one, other = names
+        table = judges.compared((one, other), params, source, part=given.part, reference=given.reference)
+    elif asked:
+        known = ", ".join(sorted(candidates))
+        raise Problem(
+            "two that judge texts are compared with each other",
+            where=" ".join(names),
+            remedy=f"Name two: of the candidates ({known}), of an experiment (EXPERIMENT:CANDIDATE), a"
+            " registered version or an MLflow run. The report compares all with the baselines.",
+        )
+    else:
+        table = compare.table(
+            names,
+            source,
+            candidates=given.candidates,
+            part=given.part,
+            reference=given.reference,
+        )
     print(table)
     if given.out:
         with whole(given.out) as beside:
@@ -219,6 +259,46 @@ def _own_bundle() -> Path:
     from undertone.params import read_params
 
     return Path("models/release") / read_params().data.source
+
+
+def _verify_split(given: argparse.Namespace) -> int:
+    from undertone import certificate, tables
+    from undertone.files import read_json
+    from undertone.labels import LabelSpace
+    from undertone.params import read_params
+
+    source = given.source or read_params().data.source
+    folder = Path("data") / source
+    proof = read_json(Path("reports") / source / "split.json")
+    table = tables.read(folder / "split.parquet")
+    broken = certificate.verify(table, LabelSpace.load(folder / "space.json"), proof)
+    if not broken:
+        print(f"holds: {certificate.told(proof)}")
+        return 0
+    file = folder / "split.parquet"
+    print("\n".join(broken))
+    remedy = f"`dvc checkout {file}` brings back the one that it was written for."
+    raise Problem("is not the split that its certificate describes", where=str(file), remedy=remedy)
+
+
+def _plan(given: argparse.Namespace) -> None:
+    from undertone import prevalence
+    from undertone.files import read_json
+    from undertone.params import read_params
+
+    assumed = (given.share, given.f1, given.rows)
+    if None not in assumed:
+        print(prevalence.plan(given.width, {"assumed": prevalence.Pilot.assumed(*assumed)}))
+        return
+    if assumed != (None, None, None):
+        raise Problem("a plan without a pilot needs --share, --f1 and --rows")
+    source = given.source or read_params().data.source
+    found = read_json(Path("reports") / source / "prevalence.json")
+    if not found:
+        raise Problem(
+            f"nothing of {source} is labelled by hand", remedy="Assume --share, --f1 and --rows."
+        )
+    print(prevalence.plan(given.width, prevalence.pilots(found)))
 
 
 def _lineage(given: argparse.Namespace) -> None:

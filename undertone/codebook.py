@@ -278,6 +278,18 @@ class Codebook(BaseModel):
         ]
         return self._view(scheme, labels, many=self.many)
 
+    def within(self, space: LabelSpace) -> "Codebook":
+        """The codebook of the labels that a split has left. Where some are gone its own prompts are too,
+        since they name them; the general ones take their place."""
+        if space.labels == self.space.labels:
+            return self
+        own = {one.id: one for one in self.labels}
+        labels = [
+            own.get(label) or Label(id=label, name=name)
+            for label, name in zip(space.labels, space.names, strict=True)
+        ]
+        return self.model_copy(update={"labels": labels, "merges": {}, "questions": {}, "prompts": {}})
+
     def merge_faults(self, scheme: str) -> list[str]:
         """A line for each label that the merge leaves out or holds twice."""
         holders: dict[str, list[str]] = {label.id: [] for label in self.labels}

@@ -4,7 +4,8 @@ DVC keeps an experiment as a commit under refs/exps/<its baseline, cut in two>/<
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ COLUMNS = (
     *("candidate", "experiment", "n", "macro-F1", "accuracy"),
     *("valid answers", "training rows", "params"),
 )
+
+
+RUN = re.compile(r"[0-9a-f]{32}")
+VERSION = re.compile(r"models:/.+|[\w-]+/\d+|[\w-]+@[\w-]+")
+_OF = re.compile(r"(?!models:).+:[\w-]+")  # EXPERIMENT:CANDIDATE
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,17 @@ def table(
     chosen = _chosen(shown, candidates)
     lines = [_line(one, name) for name in chosen for one in shown if name in one.figures]
     return "\n\n".join([_aligned([COLUMNS, *lines]), *notes])
+
+
+def judges(name: str, candidates: Collection[str]) -> bool:
+    """Whether `name` is that of a judge: a candidate, `EXPERIMENT:CANDIDATE`, a registered version
+    (`gender/3`, `models:/gender@champion`) or the id of an MLflow run."""
+    return name in candidates or any(form.fullmatch(name) for form in (_OF, VERSION, RUN))
+
+
+def commit_of(name: str, folder: Path) -> str:
+    """The commit of an experiment or git revision; `Problem` where there is none."""
+    return _found(name, git("rev-parse", "--verify", "--quiet", "HEAD", at=folder), folder).commit
 
 
 def _based_on(head: str, folder: Path) -> list[Experiment]:

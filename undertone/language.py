@@ -12,7 +12,7 @@ from scipy.special import softmax
 from undertone import closed, generation
 from undertone.chat import Builder
 from undertone.errors import Problem
-from undertone.files import read_json, write_json
+from undertone.files import read_json, size, write_json
 from undertone.labels import Flags, LabelSpace, Scores
 from undertone.params import Asked
 from undertone.prompts import Instruction
@@ -54,6 +54,12 @@ def kept_start(folder: Path) -> tuple[Path, Instruction]:
         where=str(folder),
         remedy="Run `dvc repro`, or `dvc pull` the bases (models/bases, models/adapted).",
     )
+
+
+def weight(folder: Path) -> int:
+    """The bytes of a saved model, and of the base that it names where it holds none of its own."""
+    base = size(kept_start(folder)[0]) if (folder / START).is_file() else 0
+    return size(folder) + base
 
 
 def identity(base: Path) -> str:

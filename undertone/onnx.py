@@ -35,16 +35,17 @@ def export(graph: Graph, folder: Path, *, opset: int) -> dict[str, Path]:
 
 
 def parity(reference: Scores, scores: Scores, truth: Flags, space: LabelSpace) -> dict[str, float]:
-    """How far `scores` [n, labels] are from PyTorch's `reference` on the same rows.
+    """How far `scores` [n, labels] are from PyTorch's `reference` on the same rows, both calibrated.
 
-    `max_difference` of any score; `agreement`, the share of rows decided alike; `macro_f1` and
-    `drop`, what PyTorch has more (negative: less).
+    `max_difference` of any score; `agreement`, the share of rows decided alike; `abstains_alike`, of
+    those that both answer or both leave; `macro_f1` and `drop`, what PyTorch has more (negative: less).
     """
     decided, expected = space.decide(scores), space.decide(reference)
     macro_f1 = metrics.macro_f1(truth, decided)
     return {
         "max_difference": round(float(np.abs(scores - reference).max()), 6),
         "agreement": round(float((decided == expected).all(axis=1).mean()), 6),
+        "abstains_alike": round(float((space.abstains(scores) == space.abstains(reference)).mean()), 6),
         "macro_f1": round(macro_f1, 6),
         "drop": round(metrics.macro_f1(truth, expected) - macro_f1, 6),
     }

@@ -236,20 +236,44 @@ class Fuse(Section):
     weights: dict[VoterName, Annotated[float, Field(gt=0)]]
 
 
+class Folds(Section):
+    """Repeated stratified k-fold for tables too small for one validation part."""
+
+    k: Annotated[int, Field(ge=3)]  # one is the test, one validation, the others train
+    repeats: Positive
+
+
 class Split(Section):
     """Sizes of the parts where the table names none; `seed` is apart from `params.seed`, so that
-    the test part stays what it is when the training seed changes."""
+    the test part stays what it is when the training seed changes.
+
+    `order`: by chance, or the latest rows are the test part and those before them validation.
+    `rare`: what becomes of a label with fewer than `min_support` rows: it stops the pipeline, its rows
+    leave (of many labels a text only the label does), or it joins the label `merge_into`, a new one
+    if need be. `folds`: cross-validation over all but the test part, which then chooses in place of
+    validation.
+    """
 
     seed: Seed
     validation: Fraction
     test: Fraction
+    order: Literal["random", "time"]
     min_support: Positive
+    rare: Literal["refuse", "drop", "merge"]
+    merge_into: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # a label's id
     train_rows: Positive | None  # a stratified part of the training rows, for quick runs
+    folds: Folds | None
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> "Split":
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together leave nothing to train on")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_have_no_order(self) -> "Split":
+        if self.folds is not None and self.order == "time":
+            raise ValueError("folds are drawn by chance; they need order: random")
         return self
 
 
@@ -433,16 +457,44 @@ FAMILIES: Mapping[str, type[Settings]] = {
 }
 
 
+class Calibrate(Section):
+    """What is fitted on validation beside the thresholds.
+
+    `temperature`: one that every logit is divided by. `max_error`: the share of wrong texts among those
+    that are answered, which is kept with 95 % confidence by abstaining from the rest; empty: never.
+    """
+
+    temperature: bool
+    max_error: Fraction | None
+
+
 class Evaluate(Section):
-    """`draws`: bootstrap samples behind each interval."""
+    """`draws`: bootstrap samples behind each interval. `slices`: source → by what its rows are told
+    apart: `month`, `length`, or `meta.<column>` of ingest's `meta`; by length where it isn't named.
+    Slices of fewer than `slice_rows` test rows are pooled.
+    """
 
     draws: Annotated[int, Field(ge=100)]
+    slices: dict[SourceName, list[Annotated[str, Field(pattern=r"^(month|length|meta\..+)$")]]]
+    slice_rows: Positive
 
 
 class Select(Section):
     """The validation metric that decides."""
 
     metric: Literal["macro_f1", "micro_f1", "accuracy"]
+
+
+class Prevalence(Section):
+    """How much of the corpus each label is.
+
+    `judge`: whose scores are corrected; `encoder` where the champion is too slow for a whole corpus.
+    `inclusion`: source → the column, one of ingest's `meta`, with the probability that a row was drawn
+    to be labelled by hand; without it all were drawn alike.
+    """
+
+    judge: Literal["champion", "encoder"]
+    inclusion: dict[SourceName, str]
 
 
 class Export(Section):
@@ -485,8 +537,10 @@ class Params(Section):
     bert: BertSettings
     fewshot: FewshotSettings
     lora: LoraSettings
+    calibrate: Calibrate
     evaluate: Evaluate
     select: Select
+    prevalence: Prevalence
     export: Export
     bench: Bench
 
@@ -518,6 +572,8 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         problems.append(Problem(what, where=path.name, remedy=remedy))
     if params is not None:
         problems += _labelling_problems(params, path.name)
+        problems += _fold_problems(params, path.name)
+        problems += _slice_problems(params, path.name)
     if problems or params is None:
         raise Problem.together(problems)
     return params
@@ -552,7 +608,43 @@ def _labelling_problems(params: Params, where: str) -> list[Problem]:
     return problems
 
 
-_RESERVED = re.compile(r"majority|teachers|champion|release|latest|v\d+|onnx-.*")
+def _fold_problems(params: Params, where: str) -> list[Problem]:
+    """A base that read on in the comments has read those of every fold."""
+    if params.split.folds is None:
+        return []
+    return [
+        Problem(
+            f"models.{name} adapts its base, which split.folds would judge by texts that it read",
+            where=where,
+            remedy="Set its `adapt` to null, or split.folds.",
+        )
+        for name, own in params.candidates().items()
+        if own.adapt is not None
+    ]
+
+
+def _slice_problems(params: Params, where: str) -> list[Problem]:
+    """Slices by what no source brings, which would be found out only after all training."""
+    problems: list[Problem] = []
+    for source, columns in params.evaluate.slices.items():
+        if source not in params.ingest:
+            what = f"evaluate.slices.{source}: there is no such source"
+            problems.append(Problem(what, where=where, remedy=f"There are {', '.join(params.ingest)}."))
+            continue
+        meta = [f"meta.{one}" for one in params.ingest[source].meta]
+        problems += [
+            Problem(
+                f"evaluate.slices.{source}: {column} is no column of ingest.{source}.meta",
+                where=where,
+                remedy=f"There are {', '.join(['length', 'month', *meta])}.",
+            )
+            for column in columns
+            if column.startswith("meta.") and column not in meta
+        ]
+    return problems
+
+
+_RESERVED = re.compile(r"majority|stratified|teachers|champion|release|latest|v\d+|onnx-.*")
 
 
 def _entry_problems(content: Mapping[str, Any], where: str) -> list[Problem]:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from undertone.errors import Problem
 from undertone.files import sha256
-from undertone.labels import LabelSpace, Scores
+from undertone.labels import LabelSpace, Scores, activated
 from undertone.text import cleaned
 
 MANIFEST = "manifest.json"
@@ -60,7 +60,7 @@ class Predictor:
         )
 
     def scores(self, texts: Sequence[str]) -> Scores:
-        """[n, labels], 0..1, in the order of `texts`; a text's scores don't depend on the others.
+        """[n, labels], 0..1, calibrated, in the order of `texts`; they don't depend on each other.
 
         Texts are cleaned as those were that the model learnt from.
         """
@@ -68,19 +68,21 @@ class Predictor:
         encoded = self._tokenizer.encode_batch_fast([self._prefix + cleaned(text) for text in texts])
         for row, one in enumerate(encoded):
             logits[row] = self._session.run(None, self._feed(one))[0][0]
-        return _activated(logits, many=self.space.many)
+        return self.space.calibrated(activated(logits, many=self.space.many))
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """For each text `labels` (ids, none or several where the codebook allows many) and `scores`
-        (id → 0..1)."""
+        """For each text `labels` (ids, none or several where the codebook allows many), `scores`
+        (id → 0..1) and `abstained`: whether the labels are too unsure for the rule it was trained with.
+        """
         scores = self.scores(texts)
-        decided = self.space.decide(scores)
+        decided, abstained = self.space.decide(scores), self.space.abstains(scores)
         return [
             {
                 "labels": [label for label, yes in zip(self.space.labels, flags, strict=True) if yes],
                 "scores": dict(zip(self.space.labels, row.tolist(), strict=True)),
+                "abstained": bool(withheld),
             }
-            for flags, row in zip(decided, scores, strict=True)
+            for flags, row, withheld in zip(decided, scores, abstained, strict=True)
         ]
 
     def tokens(self, text: str) -> int:
@@ -132,14 +134,3 @@ def open_session(graph: Path, *, threads: int | None) -> ort.InferenceSession:
         providers=["CPUExecutionProvider"],
         disabled_optimizers=["SkipLayerNormFusion"],
     )
-
-
-def _activated(logits: NDArray[np.float64], *, many: bool) -> Scores:
-    if many:
-        sigmoid: Scores = 0.5 * (1 + np.tanh(logits / 2))  # can't overflow
-        return sigmoid
-    if not len(logits):
-        return logits
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softmax: Scores = raised / raised.sum(axis=1, keepdims=True)
-    return softmax

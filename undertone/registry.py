@@ -94,6 +94,7 @@ def register(
     candidates: Mapping[str, Path],
     release: Path,
     comments: Path,
+    pictures: Path,
     selection: Mapping[str, Any],
     target: Mapping[str, Any] | None,
     summary: Mapping[str, Any],
@@ -102,6 +103,7 @@ def register(
 
     What is already there is used again. `selection` names the champion; a release that missed its
     latency `target` becomes a version, but not the alias; `summary` holds each candidate's metrics.
+    The run of a candidate gets its folder of `pictures`, the champion's also those of all.
     """
     for name in candidates:
         if name in RESERVED or re.fullmatch(r"v\d+", name):
@@ -120,6 +122,11 @@ def register(
             )
             for entry in entries
         }
+        for name, number in numbers.items():
+            run = store.get_model_version(model, str(number)).run_id
+            _show(store, run, pictures / name)
+            if name == selection["champion"]:
+                _show(store, run, pictures)
         released = add(store, bundle, source=source, data=data, metrics={})
         aliases = {**numbers, "champion": numbers[selection["champion"]]}
         if target is None or target["passed"]:
@@ -182,6 +189,12 @@ def add(
     return int(made.version)
 
 
+def _show(store: MlflowClient, run: str, folder: Path) -> None:
+    """Put the pictures of a folder beside a run; there may be none."""
+    for picture in sorted(folder.glob("*.svg")):
+        store.log_artifact(run, str(picture), "pictures")
+
+
 def find(name: str) -> Version:
     """The version called `models:/gender@champion`, `gender/3`, or `3` of the only model."""
     with tracking.told():
@@ -208,11 +221,30 @@ def find(name: str) -> Version:
 
 
 class Judge(Protocol):
-    """A family's model or a release's predictor."""
+    """A trained candidate or a release's predictor; its scores are calibrated."""
 
     space: LabelSpace
 
     def scores(self, texts: Sequence[str]) -> Scores: ...
+
+
+def judge(version: Version) -> Judge:
+    """What MLflow loads for a version."""
+    with tracking.told():
+        loaded = mlflow.pyfunc.load_model(f"models:/{version.model}/{version.number}")
+    found: Judge = loaded.get_raw_model()
+    return found
+
+
+class Candidate:
+    """A family's model as a `Judge`."""
+
+    def __init__(self, model: models.Classifier) -> None:
+        self.space = model.space
+        self._model = model
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        return models.scored(self._model, texts)
 
 
 class Pyfunc:
@@ -221,8 +253,13 @@ class Pyfunc:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
 
+    def get_raw_model(self) -> Judge:
+        """What MLflow's method of this name returns."""
+        return self._judge
+
     def predict(self, model_input: object, params: object = None) -> pd.DataFrame:
-        """`label` (ids, joined by `;` where the codebook allows many), then each label's score.
+        """`label` (ids, joined by `;` where the codebook allows many), `abstained`, then each label's
+        score.
 
         `model_input`: a list or Series of texts, or a table with a column `text` or only one.
         """
@@ -234,6 +271,7 @@ class Pyfunc:
             ";".join(label for label, yes in zip(space.labels, flags, strict=True) if yes)
             for flags in space.decide(scores)
         ]
+        table.insert(0, "abstained", space.abstains(scores), allow_duplicates=True)
         table.insert(0, "label", pd.Series(decided, dtype=object), allow_duplicates=True)
         return table
 
@@ -266,7 +304,7 @@ def _load_pyfunc(path: str) -> Pyfunc:
     _check(folder)
     if (folder / MANIFEST).is_file():
         return Pyfunc(Predictor.load(folder))
-    return Pyfunc(models.load(folder))
+    return Pyfunc(Candidate(models.load(folder)))
 
 
 def _check(folder: Path) -> None:
@@ -321,7 +359,8 @@ def _log(store: MlflowClient, entry: Entry, run: Any) -> str:
     )
     # No schema of the input: MLflow would take a table's first column, whatever it is, and its
     # errors repeat the texts. `texts_of` looks instead.
-    columns = [ColSpec("string", "label"), *(ColSpec("double", one) for one in entry.space.labels)]
+    columns = [ColSpec("string", "label"), ColSpec("boolean", "abstained")]
+    columns += [ColSpec("double", one) for one in entry.space.labels]
     with tempfile.TemporaryDirectory() as beside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example")  # it would be a text in the store
         folder = Path(beside) / "model"

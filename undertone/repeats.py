@@ -1,7 +1,8 @@
 """Exact and near repeats: MinHash and banding find candidates, exact Jaccard similarity decides.
 
 Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman & Ullman,
-"Mining of Massive Datasets", chapter 3.
+"Mining of Massive Datasets", chapter 3. What is similar across the sides of a split is found without
+chance: prefix filtering (Chaudhuri, Ganti & Kaushik 2006; Bayardo, Ma & Srikant 2007).
 """
 
 import math
@@ -20,6 +21,7 @@ RECALL = 0.99  # of pairs that are just as similar as asked for; more for closer
 HASHES = 128  # more would spare a few wrong candidates, which the exact check sorts out anyway
 WINDOW = 32  # neighbours compared within a bucket, so that a full one costs its length, not its square
 CHARACTERS = 2**18  # at a time: what is computed from them stays in a processor's cache
+MEETINGS = 2**23  # of candidates at a time, so that they fit into memory
 
 
 def groups(texts: Sequence[str], *, similarity: float, shingle: int, seed: int) -> Numbers:
@@ -36,6 +38,41 @@ def groups(texts: Sequence[str], *, similarity: float, shingle: int, seed: int) 
     place = {text: index for index, text in enumerate(distinct)}
     component = _near(distinct, similarity, shingle, np.random.default_rng(seed))
     return numbered(component[[place[text] for text in keys]])
+
+
+def across(
+    texts: Sequence[str], side: Numbers, sides: int, *, floor: float, shingle: int
+) -> NDArray[np.float64]:
+    """How similar each text is to the most similar one of each side [n, sides].
+
+    `side` [n] is a number below `sides`, -1 for a text that is on none. Jaccard as in `groups`, exact; 0
+    below `floor`, for a text's own side and for a text on none. No pair at `floor` or above is missed.
+    """
+    found = np.zeros((len(texts), sides))
+    rows = np.flatnonzero(side >= 0).tolist()
+    if not rows:
+        return found
+    # A text that stands on a side many times is looked at once.
+    written = [(key(texts[row]), int(side[row])) for row in rows]
+    items = sorted(set(written), key=lambda item: item[1])
+    place = {item: at for at, item in enumerate(items)}
+    on = np.array([of for _, of in items])
+    sets = _rarest_first([text for text, _ in items], shingle)
+    sizes = np.diff(sets.indptr)
+    prefixes = _prefixes(sets, sizes - np.ceil(floor * sizes - 1e-9).astype(np.int64) + 1)
+    best = np.zeros((len(items), sides))
+    for one in range(sides):
+        later = np.flatnonzero(on > one)
+        for left, right in _meetings(prefixes, np.flatnonzero(on == one), later):
+            small, large = np.sort([sizes[left], sizes[right]], axis=0)
+            close = small >= floor * large - 1e-9
+            left, right = left[close], right[close]
+            alike = _overlap(sets, left, right)
+            alike[alike < floor - 1e-12] = 0
+            np.maximum.at(best, (left, on[right]), alike)
+            np.maximum.at(best, (right, on[left]), alike)
+    found[rows] = best[[place[item] for item in written]]
+    return found
 
 
 def key(text: str) -> str:
@@ -160,19 +197,72 @@ def _jaccard(texts: list[str], left: Numbers, right: Numbers, shingle: int) -> N
     for start, stop in _chunks(lengths, 8 * CHARACTERS):
         chosen, pairs = np.unique(np.stack([left[start:stop], right[start:stop]]), return_inverse=True)
         first, second = pairs.reshape(2, -1)
-        values, counts = _shingles([texts[index] for index in chosen], shingle)
-        vocabulary, columns = np.unique(values, return_inverse=True)
-        ends = np.concatenate([[0], np.cumsum(counts)])
-        sets = csr_matrix(
-            (np.ones(len(values), dtype=np.int32), columns, ends),
-            shape=(len(chosen), len(vocabulary)),
-        )
-        sets.sum_duplicates()
-        sets.data[:] = 1
-        sizes = np.diff(sets.indptr)
-        shared = np.asarray(sets[first].multiply(sets[second]).sum(axis=1)).ravel()
-        similarity[start:stop] = shared / (sizes[first] + sizes[second] - shared)
+        sets = _sets([texts[index] for index in chosen], shingle)
+        similarity[start:stop] = _shared(sets, first, second)
     return similarity
+
+
+def _shared(sets: csr_matrix, left: Numbers, right: Numbers) -> NDArray[np.float64]:
+    """The Jaccard similarity of each pair of rows."""
+    sizes = np.diff(sets.indptr)
+    both = np.asarray(sets[left].multiply(sets[right]).sum(axis=1)).ravel()
+    return np.asarray(both / (sizes[left] + sizes[right] - both))
+
+
+def _overlap(sets: csr_matrix, left: Numbers, right: Numbers) -> NDArray[np.float64]:
+    """`_shared`, some of the pairs at a time."""
+    similarity = np.empty(len(left))
+    for start, stop in _chunks(np.diff(sets.indptr)[left] + np.diff(sets.indptr)[right], MEETINGS):
+        similarity[start:stop] = _shared(sets, left[start:stop], right[start:stop])
+    return similarity
+
+
+def _sets(texts: list[str], shingle: int) -> csr_matrix:
+    """Which shingles each text holds, 0 or 1 [n, shingles]."""
+    values, counts = _shingles(texts, shingle)
+    vocabulary, columns = np.unique(values, return_inverse=True)
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    sets = csr_matrix(
+        (np.ones(len(values), dtype=np.int32), columns, ends), shape=(len(texts), len(vocabulary))
+    )
+    sets.sum_duplicates()
+    sets.data[:] = 1
+    return sets
+
+
+def _rarest_first(texts: list[str], shingle: int) -> csr_matrix:
+    """`_sets`, its columns from the shingle that fewest texts hold to the one that most do."""
+    sets = _sets(texts, shingle)
+    order = np.argsort(np.bincount(sets.indices, minlength=sets.shape[1]), kind="stable")
+    rank = np.empty(len(order), dtype=sets.indices.dtype)
+    rank[order] = np.arange(len(order))
+    ranked = csr_matrix((sets.data, rank[sets.indices], sets.indptr), shape=sets.shape)
+    ranked.sort_indices()
+    return ranked
+
+
+def _prefixes(sets: csr_matrix, lengths: Numbers) -> csr_matrix:
+    """The first `lengths` columns that each row holds: two similar sets share one of these."""
+    starts = sets.indptr[:-1]
+    kept = np.arange(len(sets.indices)) - np.repeat(starts, np.diff(sets.indptr)) < np.repeat(
+        lengths, np.diff(sets.indptr)
+    )
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return csr_matrix((sets.data[kept], sets.indices[kept], ends), shape=sets.shape)
+
+
+def _meetings(prefixes: csr_matrix, left: Numbers, right: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
+    """The pairs of rows of `left` and `right` that hold a column in common, some at a time."""
+    if not len(left) or not len(right):
+        return
+    held = prefixes[right]
+    often = np.bincount(held.indices, minlength=held.shape[1])
+    asking = prefixes[left]
+    costs = np.add.reduceat(often[asking.indices], asking.indptr[:-1]) + 1
+    turned = held.T.tocsr()
+    for start, stop in _chunks(costs, MEETINGS):
+        met = (asking[start:stop] @ turned).tocoo()
+        yield left[start:stop][met.row], right[met.col]
 
 
 def _shingles(texts: list[str], shingle: int) -> tuple[NDArray[np.uint64], Numbers]:

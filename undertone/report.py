@@ -1,10 +1,16 @@
-"""The results as one Markdown page, from the JSON that stages left; numbers only, never a text."""
+"""The results on one page, as Markdown and as HTML, from the JSON that stages left; numbers only, never
+a text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import base64
+import html as markup
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undertone import metrics
+from markdown_it import MarkdownIt
+
+from undertone import certificate, comparison, metrics, pictures, prevalence
 from undertone.errors import Problem
 from undertone.files import read_json
 from undertone.ledger import Ledger
@@ -17,70 +23,270 @@ UNANSWERED = (
 )
 
 
-def page(
-    *,
-    source: str,
-    ledgers: Sequence[Ledger],
-    asked: Mapping[str, Any],
-    collected: Mapping[str, Any],
-    fused: Mapping[str, Any],
-    split: Mapping[str, Any],
-    evaluated: Mapping[str, Any],
-    selection: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    latency: Mapping[str, Any],
-) -> str:
-    """The whole page; each heading is the name of the stage that made its numbers."""
-    champion, encoder = selection["champion"], selection["encoder"]
-    sections = [
-        f"# {manifest['codebook']} on {source}",
-        leaderboard(evaluated, latency, selection),
-        f"Chosen on validation by {selection['metric']}: champion **{champion}**, encoder for the "
-        f"release **{encoder}**. Test figures were not used for it.",
-        *(
-            section
-            for reference, title in (("label", "labels"), ("gold", "gold"))
-            if reference in evaluated["test"]
-            for section in _by_label(evaluated["test"][reference], champion, title)
-        ),
-        *(_silver(asked, collected, fused, evaluated, champion) if asked["voters"] else ()),
-        "## Rows",
-        _rows(ledgers),
-        _parts(split),
-        "## export",
-        _parity(manifest),
-        "## bench",
-        _latency(latency),
-        _machine(latency),
-        "## Where the numbers come from",
-        f"`dvc repro` wrote them: `reports/{source}/evaluation.json` (stage evaluate), "
-        f"`selection.json` (select), `latency.json` (bench), `collect.json`, `fuse.json`, `split.json` "
-        f"and `rows/` (each stage up to split), `models/release/{source}/manifest.json` (export). "
-        f"Intervals are 95 % percentile bootstrap intervals; the rows of a group (an author) are drawn "
-        f"together.",
-    ]
-    return "\n\n".join(sections) + "\n"
+BOARD = ("evaluation", "comparisons", "selection", "cost")  # what `leaderboard` reads
+PICTURES = f"pictures/{pictures.SENTENCES}"
+REFERENCES = {"label": "labels", "gold": "gold"}  # reference → as headings have it
+INTERVALS = (
+    "Intervals are 95 % expanded percentile bootstrap (Hesterberg 2015); the rows of a group (an author)"
+    " are drawn together. One of no width says that no draw differed, not that there is no doubt."
+)
+SLICED = (
+    "Difference: in accuracy, from all other rows, with its interval. p (a permutation test, Holm 1979)"
+    " asks whether the slices differ beyond what their authors' other texts explain, so one author who"
+    " fills a slice is no evidence. Numbers are cut at their quartiles; `other` pools small slices."
+)
+COMPARED = (
+    "The verdict is that of a paired randomisation test that swaps whole groups, p corrected for all"
+    " pairs of a table (Holm 1979). McNemar: texts that only the first and only the second has right."
+)
+OLDER = "No evaluation is committed yet, so there is nothing to compare with."
+SAME = "Nothing: every figure is the committed one."
+STYLE = """
+body { color: #111; background: #fff; font: 16px/1.5 system-ui, sans-serif; max-width: 72rem;
+  margin: 0 auto; padding: 1rem; }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums;
+  display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: left; vertical-align: top; }
+pre { overflow-x: auto; background: #f5f5f5; padding: 0.6rem; }
+figure { margin: 1.5rem 0; max-width: 700px; break-inside: avoid; }
+figure img { width: 100%; }
+figcaption { font-size: 0.9rem; }
+a { color: #0050a0; }
+summary { cursor: pointer; }
+@media print { table { display: table; } tr { break-inside: avoid; } h2, h3 { break-after: avoid; } }
+""".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What the stages of one source left, each as its JSON file holds it."""
+
+    source: str
+    ledgers: Sequence[Ledger]
+    asked: Mapping[str, Any]
+    collected: Mapping[str, Any]
+    fused: Mapping[str, Any]
+    split: Mapping[str, Any]
+    evaluated: Mapping[str, Any]
+    compared: Mapping[str, Any]
+    curves: Mapping[str, Any]
+    slices: Mapping[str, Any]
+    selection: Mapping[str, Any]
+    cost: Mapping[str, Any]
+    prevalence: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    latency: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of both pages: Markdown, what made its numbers (file, stage), the pictures that the HTML
+    page shows below; `folded`: there the reader opens it first."""
+
+    title: str
+    blocks: Sequence[str]
+    made: Sequence[tuple[str, str]] = ()
+    pictures: Sequence[str] = ()
+    folded: bool = False
+
+
+def page(results: Results) -> str:
+    """The Markdown page; each heading begins with the stage that made its numbers."""
+    found = [_title(results)]
+    for section in _sections(results):
+        found += [section.title and f"## {section.title}", *section.blocks, _made(section)]
+    return "\n\n".join(block for block in found if block) + "\n"
+
+
+def html(results: Results, drawn: Path, before: Mapping[str, Any]) -> str:
+    """The HTML page: the same sections with the pictures of the folder `drawn`, each with its sentence,
+    and what changed since the evaluation `before` (empty: none). It needs no other file, no network
+    and no JavaScript."""
+    said = read_json(drawn / pictures.SENTENCES)
+    changed = changes(before, results.evaluated)
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    found = [markdown.render(_title(results))]
+    for section in _sections(results, said, changed):
+        text = markdown.render(
+            "\n\n".join(block for block in (*section.blocks, _made(section)) if block)
+        )
+        shown = [_figure(drawn / path, said[path]) for path in section.pictures if path in said]
+        body = "\n".join([text, *shown])
+        title = markup.escape(section.title)
+        if section.folded:
+            body = f"<details><summary>{title}</summary>\n{body}\n</details>"
+        elif title:
+            body = f"<h2>{title}</h2>\n{body}"
+        found.append(f"<section>\n{body}\n</section>")
+    title = markup.escape(_title(results).removeprefix("# "))
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<style>\n{STYLE}\n</style>\n</head>\n<body>\n" + "\n".join(found) + "\n</body>\n</html>\n"
+    )
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Macro-F1 and accuracy of each candidate in two evaluations, as a table of those that differ."""
+    if not before:
+        return OLDER
+    lines: list[Row] = []
+    told_before, told_now = _headline(before), _headline(now)
+    for place in dict.fromkeys([*told_now, *told_before]):
+        old, new = told_before.get(place, ""), told_now.get(place, "")
+        if old != new:
+            lines.append((*place, old, new))
+    return _table(("candidate", "on", "figure", "before", "now"), lines) if lines else SAME
+
+
+def _headline(evaluated: Mapping[str, Any]) -> dict[tuple[str, str, str], str]:
+    """(candidate, part and reference, figure) → as shown."""
+    return {
+        (name, f"{part}, {REFERENCES[reference]}", shown): f"{metrics.told(figure)} (n={one['n']:,})"
+        for part, references in evaluated.items()
+        for reference, candidates in references.items()
+        for name, one in candidates.items()
+        for shown, figure in (
+            ("macro-F1", one["overall"]["macro_f1"]),
+            ("accuracy", one["overall"]["accuracy"]),
+        )
+    }
+
+
+def _title(results: Results) -> str:
+    return f"# {results.manifest['codebook']} on {results.source}"
+
+
+def _sections(
+    results: Results, said: Mapping[str, str] | None = None, changed: str | None = None
+) -> Iterator[Section]:
+    """All sections; those of pictures and changes where there are any to show."""
+    evaluated, chosen = results.evaluated, results.selection
+    champion = chosen["champion"]
+    judged = [("evaluation.json", "evaluate")]
+    yield Section(
+        "",
+        [leaderboard(evaluated, results.compared, chosen, results.cost)],
+        [
+            *judged,
+            ("comparisons.json", "evaluate"),
+            ("selection.json", "select"),
+            ("cost.json", "cost"),
+        ],
+        ["pareto.svg"],
+    )
+    if changed is not None:
+        yield Section("What changed since the last run", [changed], judged)
+    yield from _comparisons(results.compared, chosen["part"])
+    for reference, title in REFERENCES.items():
+        if reference in evaluated["test"]:
+            yield _by_label(evaluated["test"][reference], champion, title)
+    yield Section(
+        "evaluate: scores as probabilities (test)", [_probabilities(evaluated["test"])], judged
+    )
+    rules = {
+        name: one["answered"] for name, one in results.curves.items() if one["answered"] is not None
+    }
+    if rules:
+        yield Section("evaluate: abstention (test)", [_abstention(rules)], [("curves.json", "evaluate")])
+    yield from _pictures(evaluated["test"]["label"], chosen, said or {})
+    if results.prevalence:
+        yield Section(
+            f"prevalence: by the scores of {results.prevalence['judge']}",
+            [prevalence.table(results.prevalence)],
+            [("prevalence.json", "prevalence")],
+            ["prevalence.svg"],
+        )
+    if results.slices[champion]:
+        yield Section(
+            f"evaluate: slices of {champion} (test)",
+            [SLICED, _slices(results.slices[champion])],
+            [("slices.json", "evaluate")],
+        )
+    yield Section(
+        "Rows",
+        [_rows(results.ledgers)],
+        [(f"rows/{one.stage}.json", one.stage) for one in results.ledgers],
+    )
+    yield Section(
+        "split",
+        [_parts(results.split), certificate.told(results.split) + ".", _promises(results.split)],
+        [("split.json", "split")],
+        ["parts.svg"],
+    )
+    if results.asked["voters"]:
+        yield from _silver(results.asked, results.collected, results.fused, evaluated, champion)
+    release = f"../../models/release/{results.source}/manifest.json"
+    yield Section("export", [_parity(results.manifest)], [(release, "export")])
+    yield Section(
+        "bench", [_latency(results.latency), _machine(results.latency)], [("latency.json", "bench")]
+    )
+    yield Section(
+        "Where the numbers come from",
+        [
+            "`dvc repro` wrote them; the lines below each table name its file and the stage that made "
+            f"it. {INTERVALS}",
+            "[report.html](report.html) is this page with pictures, for any browser.",
+        ],
+    )
+
+
+def _made(section: Section) -> str:
+    """Links to the files of a section, and to the stages that made them."""
+    files = ", ".join(f"[{Path(file).name}]({file})" for file, _ in section.made)
+    stages = dict.fromkeys(stage for _, stage in section.made)
+    links = ", ".join(f"[stages/{one}.py](../../stages/{one}.py)" for one in stages)
+    return f"From {files}, made by {links}." if files else ""
+
+
+def _figure(path: Path, sentence: str) -> str:
+    """As an image, so that one SVG's styles and ids reach no other."""
+    data, told = base64.b64encode(path.read_bytes()).decode(), markup.escape(sentence)
+    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{told}">'
+    return f"<figure>\n{image}\n<figcaption>{told}</figcaption>\n</figure>"
+
+
+def _pictures(
+    found: Mapping[str, Any], chosen: Mapping[str, Any], said: Mapping[str, str]
+) -> Iterator[Section]:
+    """A section for each candidate that has pictures, champion and encoder first and open."""
+    first = dict.fromkeys((chosen["champion"], chosen["encoder"]))
+    for name in dict.fromkeys([*first, *found]):
+        drawn = [f"{name}/{kind}.svg" for kind in pictures.OF_CANDIDATE]
+        if not any(path in said for path in drawn):
+            continue
+        made = [("evaluation.json", "evaluate"), ("curves.json", "evaluate")]
+        if f"{name}/learning.svg" in said:
+            made.append((f"learning/{name}.json", "train"))
+        yield Section(f"plot: {name}", [], [*made, (PICTURES, "plot")], drawn, folded=name not in first)
+
+
+def _rows_judged(found: Mapping[str, Any]) -> str:
+    """`897`, or `113 × 2` where each row was judged twice."""
+    repeats = found.get("repeats", 1)
+    return f"{found['n'] // repeats:,}" + (f" × {repeats}" if repeats > 1 else "")
 
 
 def leaderboard(
-    evaluated: Mapping[str, Any], latency: Mapping[str, Any], selection: Mapping[str, Any]
+    evaluated: Mapping[str, Any],
+    compared: Mapping[str, Any],
+    selection: Mapping[str, Any],
+    cost: Mapping[str, Any],
 ) -> str:
-    """One line a candidate, best on validation first; also what the README embeds.
+    """One line a candidate, best on validation (or the folds) first, and why the champion is; the README
+    embeds it.
 
-    Valid answers have columns where any are missing, and a sentence on what is missing.
+    `verdict`: against the champion, on test. Valid answers have columns where any are missing, and a
+    sentence on what is missing.
     """
-    validation, test = evaluated["validation"]["label"], evaluated["test"]["label"]
+    part = selection["part"]
+    deciding, test = evaluated[part]["label"], evaluated["test"]["label"]
     gold = evaluated["test"].get("gold", {})
-    length = sorted({row["tokens"] for row in latency["rows"]})[0]
-    speed = {
-        row["model"]: row["p50_ms"]
-        for row in latency["rows"]
-        if row["batch"] == 1 and row["tokens"] == length
-    }
-    metric = selection["metric"]
-    order = sorted(validation, key=lambda name: -validation[name]["overall"][metric]["value"])
+    costs, metric = cost["candidates"], selection["metric"]
+    verdicts = _verdicts(compared["test"]["label"], selection["champion"])
+    order = sorted(deciding, key=lambda name: -deciding[name]["overall"][metric]["value"])
     floor = test["majority"]["overall"]["accuracy"]["value"]
-    invalid = any(metrics.unanswered(part[name]) for part in (validation, test) for name in order)
+    invalid = any(metrics.unanswered(found[name]) for found in (deciding, test) for name in order)
     lines: list[Row] = []
     for name in order:
         mark = ", ".join(word for word in ("champion", "encoder") if selection[word] == name)
@@ -90,8 +296,9 @@ def leaderboard(
             (
                 f"**{name}**" if mark else name,
                 mark,
-                _value(validation[name]["overall"]["macro_f1"]),
+                metrics.told(deciding[name]["overall"]["macro_f1"]),
                 metrics.told(test[name]["overall"]["macro_f1"]),
+                verdicts.get(name, ""),
                 metrics.told(accuracy) + below,
                 *(
                     (metrics.told_valid(test[name]), metrics.told(test[name]["valid_accuracy"]))
@@ -99,31 +306,150 @@ def leaderboard(
                     else ()
                 ),
                 *([metrics.told(gold[name]["overall"]["macro_f1"])] if gold else []),
-                f"{speed[name]:.1f}" if name in speed else "",
+                f"{costs[name]['ms']:.1f}" if name in costs else "",
             )
         )
     if "teachers" in gold:
-        empty = [""] * (6 if invalid else 4)
+        empty = [""] * (7 if invalid else 5)
         f1 = metrics.told(gold["teachers"]["overall"]["macro_f1"])
         lines.append(("teachers", *empty, f1, ""))
-    n = test["majority"]["n"]
     table = _table(
         (
             "candidate",
             "",
-            f"macro-F1, validation (n={validation['majority']['n']:,})",
-            f"macro-F1, test (n={n:,})",
+            f"macro-F1, {part} (n={_rows_judged(deciding['majority'])})",
+            f"macro-F1, test (n={test['majority']['n']:,})",
+            "verdict",
             "accuracy, test",
             *(("valid answers, test", "their accuracy") if invalid else ()),
             *([f"macro-F1, gold (n={gold['majority']['n']:,})"] if gold else []),
-            f"ms a text ({length} tokens)",
+            f"ms a text ({cost['words']} words)",
         ),
         lines,
     )
-    return f"{table}\n\n{UNANSWERED}" if invalid else table
+    return "\n\n".join([table, _why(selection), *([UNANSWERED] if invalid else [])])
 
 
-def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> list[str]:
+def _verdicts(pairs: Sequence[Mapping[str, Any]], champion: str) -> dict[str, str]:
+    """Candidate → what it is against the champion."""
+    other_way = {"better": "worse", "worse": "better"}
+    found = {}
+    for pair in pairs:
+        one, other = pair["between"]
+        if other == champion:
+            found[one] = pair["verdict"]
+        elif one == champion:
+            found[other] = other_way.get(pair["verdict"], pair["verdict"])
+    return found
+
+
+def _why(selection: Mapping[str, Any]) -> str:
+    champion, encoder = selection["champion"], selection["encoder"]
+    metric = comparison.SHOWN[selection["metric"]]
+    told = f"Chosen on {selection['part']} by {metric}. Champion **{champion}**: {selection['why']}. "
+    told += f"Encoder for the release **{encoder}**"
+    if (encoder, selection["encoder_why"]) != (champion, selection["why"]):
+        told += f": {selection['encoder_why']}"
+    return f"{told}. Test figures were not used for it; the verdict is against the champion, on test."
+
+
+def _comparisons(compared: Mapping[str, Any], deciding: str) -> Iterator[Section]:
+    for part, reference in (("test", "label"), ("test", "gold"), (deciding, "label")):
+        pairs = compared[part].get(reference, [])
+        if not pairs:
+            continue
+        lines = [
+            (
+                " and ".join(pair["between"]),
+                _signed(pair["difference"]),
+                _p(pair["p_holm"]),
+                f"{pair['mcnemar']['b']}:{pair['mcnemar']['c']}",
+                _p(pair["mcnemar"]["p"]),
+                f"**{pair['verdict']}**" if pair["p_holm"] <= comparison.LEVEL else pair["verdict"],
+            )
+            for pair in pairs
+        ]
+        first = pairs[0]
+        head = (
+            "first and second",
+            f"difference in {comparison.SHOWN[first['metric']]}",
+            "p (Holm)",
+            "McNemar",
+            "its p",
+            "the first is",
+        )
+        title = f"{part}, {REFERENCES[reference]}, n={first['n']:,}, {first['groups']:,} groups"
+        said = [COMPARED] if (part, reference) == ("test", "label") else []
+        yield Section(
+            f"evaluate: comparisons ({title})",
+            [*said, _table(head, lines)],
+            [("comparisons.json", "evaluate")],
+        )
+
+
+def _signed(one: Mapping[str, float]) -> str:
+    if one["value"] is None:
+        return ""
+    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _probabilities(references: Mapping[str, Any]) -> str:
+    """Of every candidate that has scores."""
+    names = ("log_loss", "brier_score", "expected_calibration_error")
+    lines = [
+        (name, REFERENCES[reference], *(metrics.told(one["overall"][figure]) for figure in names))
+        for reference, candidates in references.items()
+        for name, one in candidates.items()
+        if one["overall"]["log_loss"]["value"] is not None
+    ]
+    return _table(
+        ("candidate", "against", "log loss (nats)", "Brier score", "expected calibration error"), lines
+    )
+
+
+def _abstention(rules: Mapping[str, Any]) -> str:
+    lines = [
+        (
+            name,
+            f"{one['answered']:,} of {one['n']:,}",
+            metrics.told(one["coverage"]),
+            f"{one['wrong']:,}",
+            metrics.told(one["error"]),
+        )
+        for name, one in rules.items()
+    ]
+    return _table(("candidate", "answered", "coverage", "of these wrong", "error"), lines)
+
+
+def _slices(columns: Mapping[str, Any]) -> str:
+    lines = [
+        (
+            column,
+            name,
+            f"{one['n']:,}",
+            f"{one['groups']:,}",
+            metrics.told(one["accuracy"]),
+            metrics.told(one["macro_f1"]),
+            _signed(one["difference"]),
+            _p(one["p_holm"]),
+            ("**lower**" if one["difference"]["value"] < 0 else "**higher**")
+            if one["significant"]
+            else "",
+        )
+        for column, found in columns.items()
+        for name, one in found.items()
+    ]
+    head = ("rows", "groups", "accuracy", "macro-F1", "accuracy less that of the others", "p (Holm)", "")
+    return _table(("column", "slice", *head), lines)
+
+
+def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> Section:
     found = candidates[champion]
     # for one label a text the confusion shows where each row went
     missing = ["no valid answer"] if metrics.unanswered(found) else []
@@ -133,25 +459,26 @@ def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> list[
             label,
             one["support"],
             *(one["unanswered"] for _ in beside),
-            *(metrics.told(one[name]) for name in ("precision", "recall", "f1")),
+            *(metrics.told(one[name]) for name in ("precision", "recall", "f1", "accuracy")),
         )
         for label, one in found["labels"].items()
     ]
-    sections = [
-        f"## evaluate: {champion} against the {title} (test, n={found['n']:,}, "
-        f"{found['groups']:,} groups)",
-        _table(("label", "rows", *beside, "precision", "recall", "F1"), lines),
-    ]
+    blocks = [_table(("label", "rows", *beside, "precision", "recall", "F1", "accuracy"), lines)]
     if found["confusion"] is not None:
         confusion = [
             (f"**{label}**", *row, *(one["unanswered"] for _ in missing))
             for (label, one), row in zip(found["labels"].items(), found["confusion"], strict=True)
         ]
-        sections += [
+        blocks += [
             "Confusion (rows: what is true, columns: what was decided):",
             _table(("", *found["labels"], *missing), confusion),
         ]
-    return sections
+    blocks.append(f"```text\n{metrics.classification_report(found).rstrip()}\n```")
+    return Section(
+        f"evaluate: {champion} against the {title} (test, n={found['n']:,}, {found['groups']:,} groups)",
+        blocks,
+        [("evaluation.json", "evaluate")],
+    )
 
 
 def _silver(
@@ -160,7 +487,7 @@ def _silver(
     fused: Mapping[str, Any],
     evaluated: Mapping[str, Any],
     champion: str,
-) -> list[str]:
+) -> Iterator[Section]:
     """The voters: what came back of each, how far they agree, how right they are; silver isn't gold."""
     outcomes = list(next(iter(collected["voters"].values())))
     answers = [
@@ -196,32 +523,41 @@ def _silver(
         )
         for pair in agreement["pairs"]
     ]
-    sections = [
-        "## collect",
-        _table(
-            ("voter", "model", "prompt", "hash", "asked", *(one.replace("_", " ") for one in outcomes)),
-            answers,
-        ),
-        f"Answers to unknown ids: {collected['unknown_ids']:,}.",
-        f"## fuse: {fused['method'].replace('_', ' ')}",
-        _table((*head, f"{share} by people", "macro-F1 by people", "n") if gold else head, people),
-    ]
+    yield Section(
+        "collect",
+        [
+            _table(
+                (
+                    *("voter", "model", "prompt", "hash", "asked"),
+                    *(one.replace("_", " ") for one in outcomes),
+                ),
+                answers,
+            ),
+            f"Answers to unknown ids: {collected['unknown_ids']:,}.",
+        ],
+        [("request.json", "request"), ("collect.json", "collect")],
+    )
+    blocks = [_table((*head, f"{share} by people", "macro-F1 by people", "n") if gold else head, people)]
     if "teachers" in evaluated["test"].get("gold", {}):
         taught, judged = evaluated["test"]["label"][champion], evaluated["test"]["gold"]
         by_teachers, teachers, model = (
             metrics.told(one["overall"]["accuracy"])
             for one in (taught, judged["teachers"], judged[champion])
         )
-        sections.append(
+        blocks.append(
             f"Silver is not gold. On test, {champion} agrees with its teachers in {by_teachers} of "
             f"{taught['n']:,} comments. People agree with the teachers in {teachers} of "
             f"{judged['teachers']['n']:,}, and with {champion} in {model}."
         )
-    return [
-        *sections,
+    blocks += [
         f"Krippendorff's alpha over all annotators: {metrics.told(agreement['alpha'])}.",
         _table(("annotators", "n", "raw agreement", "Cohen's kappa", "Krippendorff's alpha"), pairs),
     ]
+    yield Section(
+        f"fuse: {fused['method'].replace('_', ' ')}",
+        blocks,
+        [("fuse.json", "fuse"), ("evaluation.json", "evaluate")],
+    )
 
 
 def _rows(ledgers: Sequence[Ledger]) -> str:
@@ -243,10 +579,30 @@ def _parts(split: Mapping[str, Any]) -> str:
         (part, f"{count:,}", *(f"{split['labels'][part][label]:,}" for label in labels))
         for part, count in split["rows"].items()
     ]
-    digest = str(split["test_digest"])[:16]
-    return (
-        _table(("part", "rows", *labels), lines) + f"\n\nThe test part's digest begins with `{digest}`."
-    )
+    return _table(("part", "rows", *labels), lines)
+
+
+def _promises(split: Mapping[str, Any]) -> str:
+    """The certificate's counts for each pair of parts, the labels that were too rare, and the digest
+    that a test part is known by."""
+    lines = [
+        (
+            pair,
+            f"{authors:,}",
+            f"{split['shared_repeats'][pair]:,}",
+            f"{split['alike_rows'][pair]:,}",
+            f"below {split['similarity_floor']:g}" if largest is None else f"{largest:.3f}",
+        )
+        for pair, authors in split["shared_groups"].items()
+        for largest in [split["largest_similarity"][pair]]
+    ]
+    told = f"The test part's digest begins with `{split['test_digest'][:16]}`."
+    if split["rare"]["labels"]:
+        rare = ", ".join(f"{label} {rows:,}" for label, rows in split["rare"]["labels"].items())
+        into = split["rare"]["into"]
+        told += f" Too rare, with their rows: {rare}; {f'merged into {into}' if into else 'dropped'}."
+    head = ("between", "authors in both", "repeats in both", "rows like one of the other", "most alike")
+    return _table(head, lines) + f"\n\n{told}"
 
 
 def _parity(manifest: Mapping[str, Any]) -> str:
@@ -257,7 +613,7 @@ def _parity(manifest: Mapping[str, Any]) -> str:
             f"{one['parity']['max_difference']:.4f}",
             f"{one['parity']['agreement']:.1%}",
             f"{one['parity']['macro_f1']:.4f}",
-            f"{-one['parity']['drop']:+.4f}",
+            f"{0 - one['parity']['drop']:+.4f}",
         )
         for name, one in manifest["variants"].items()
     ]
@@ -303,10 +659,6 @@ def _table(head: Row, lines: Iterable[Row]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in shown)
 
 
-def _value(one: Mapping[str, float]) -> str:
-    return f"{one['value']:.3f}"
-
-
 def embed(document: str, table: str) -> str:
     """`document` with `table` between its leaderboard markers; `Problem` where it has none."""
     start, end = "<!-- leaderboard -->\n", "<!-- /leaderboard -->"
@@ -322,11 +674,8 @@ def embed(document: str, table: str) -> str:
 def main() -> None:
     """Put the stand-in's leaderboard into README.md (`make docs`)."""
     folder = Path("reports/standin")
-    evaluated, latency, selection = (
-        read_json(folder / f"{name}.json") for name in ("evaluation", "latency", "selection")
-    )
+    table = leaderboard(*(read_json(folder / f"{name}.json") for name in BOARD))
     readme = Path("README.md")
-    table = leaderboard(evaluated, latency, selection)
     readme.write_text(embed(readme.read_text("utf-8"), table), "utf-8")
 
 

@@ -32,6 +32,7 @@ def score_file(predictor: Predictor, path: Path, out: Path, *, text: str, id_: s
         raise Problem(f"{len(raw.bad)} cells can't be read, the first is {raw.bad[0]}", where=str(path))
     predicted = predictor.predict(raw.cells[f"cell.{text}"].tolist())
     table = pd.DataFrame([one["scores"] for one in predicted], columns=list(predictor.space.labels))
+    table.insert(0, "abstained", [one["abstained"] for one in predicted])
     table.insert(0, "labels", [";".join(one["labels"]) for one in predicted])
     table.insert(0, "id", raw.cells[f"cell.{id_}" if id_ else "row"])
     tables.share(table, out)

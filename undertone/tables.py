@@ -4,8 +4,10 @@
 `meta.<column>`, `label.<label>` and `gold.<label>` (0 or 1, empty where a row has no label).
 After cleaning also `repeat` (rows with the same number repeat each other); where voters gave the
 labels also `silver.<label>` (their fused scores), `teachers`, `prompts`, `answered`; after the split
-`part` is train, validation or test. `scores`: `id` and a column 0..1 for each label, empty all along
-the row of a text that got no valid answer.
+`part` is train, validation or test, and `fold.<repeat>.<fold>` the same for each model of a
+cross-validation; `parent`, if there is one, names the rows that a synthetic row was made from (ids
+joined by `;`). `scores`: `id` and a column 0..1 for each label, empty all along the row of a text that
+got no valid answer.
 """
 
 from pathlib import Path
@@ -75,6 +77,11 @@ def judged(table: pd.DataFrame, reference: Reference, space: LabelSpace) -> NDAr
     if not set(columns) <= set(table.columns):
         return np.full((len(table), len(columns)), np.nan)
     return table[columns].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def folds(table: pd.DataFrame) -> list[str]:
+    """The columns that say which rows a model of the cross-validation learns from; none without one."""
+    return [name for name in map(str, table.columns) if name.startswith("fold.")]
 
 
 def groups(table: pd.DataFrame) -> NDArray[np.int64]:

@@ -61,7 +61,7 @@ class Classifier(Protocol):
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """[n, labels], 0..1, rows in the order of `texts`; (0, labels) for no texts. A row of NaN is a
-        text that got no valid answer."""
+        text that got no valid answer. Not calibrated: that is what `scored` adds."""
 
     def save(self, folder: Path) -> None:
         """Write the weights into an existing folder; no pickle, no training text."""
@@ -96,7 +96,8 @@ def examples(table: pd.DataFrame, part: str, space: LabelSpace) -> Examples:
 
 
 def scored(model: Classifier, texts: Sequence[str]) -> Scores:
-    """`model.scores`; `Problem` where one is no number though the model doesn't write its answers."""
+    """`model.scores`, calibrated by its space; `Problem` where one is no number though the model doesn't
+    write its answers."""
     scores = model.scores(texts)
     writes = isinstance(model.settings, Asked) and model.settings.predict == "generate"
     missing = int((~answered(scores)).sum())
@@ -106,7 +107,7 @@ def scored(model: Classifier, texts: Sequence[str]) -> Scores:
             where=f"a model of the family {model.settings.family}",
             remedy="Its training has diverged: lower `lr`.",
         )
-    return scores
+    return model.space.calibrated(scores)
 
 
 def macro_f1(space: LabelSpace, scores: Scores, on: Examples) -> float:

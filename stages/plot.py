@@ -1,0 +1,42 @@
+"""The results as pictures, each with one sentence computed from its numbers; no text of a comment."""
+
+import json
+from pathlib import Path
+
+from undertone import pictures, stage
+from undertone.files import read_json, whole
+from undertone.params import Params
+
+
+def main(
+    params: Params,
+    *,
+    evaluated: Path,
+    curves: Path,
+    learning: Path,
+    selection: Path,
+    cost: Path,
+    latency: Path,
+    split: Path,
+    prevalence: Path,
+    out: Path,
+) -> str:
+    learnt = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(learning.glob("*.json"))}
+    with whole(out) as folder:
+        folder.mkdir()
+        drawn = pictures.draw_all(
+            evaluated=read_json(evaluated),
+            curves=read_json(curves),
+            learning=learnt,
+            selection=read_json(selection),
+            cost=read_json(cost),
+            latency=read_json(latency),
+            split=read_json(split),
+            prevalence=read_json(prevalence),
+            folder=folder,
+        )
+    return f"{len(drawn)} pictures in {out}; {drawn['pareto.svg']}"
+
+
+if __name__ == "__main__":
+    stage.run(main)

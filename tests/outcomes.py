@@ -1,0 +1,128 @@
+"""What the stages leave of a small table, made by the functions that they call."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from undertone import certificate, evaluation, prevalence, report
+from undertone.evaluation import Judges
+from undertone.labels import LabelSpace
+from undertone.ledger import Ledger
+from undertone.params import Clean, Split
+
+SECRET = "unrepeatable"  # in every text; no page may hold it
+SPLIT = {
+    "seed": 1, "validation": 0.3, "test": 0.3, "order": "random", "min_support": 3,
+    "rare": "refuse", "merge_into": "other", "train_rows": None, "folds": None,
+}  # fmt: skip
+LEARNT = [
+    {"step": 10, "loss": 0.9, "learning_rate": 1e-4},
+    {"step": 20, "loss": 0.5},
+    {"step": 20, "train_loss": 0.5, "train_macro_f1": 0.8, "validation_loss": 0.6},
+    {"step": 20, "validation_macro_f1": 0.7},
+    {"step": 40, "train_loss": 0.2, "train_macro_f1": 0.99, "validation_loss": None},
+    {"step": 40, "validation_macro_f1": 0.65},
+]
+
+
+def space(*, many: bool = False, abstain: float | None = None) -> LabelSpace:
+    made = LabelSpace.of("moods", ["calm", "angry", "wry"], many=many)
+    return made if abstain is None else LabelSpace(**{**vars(made), "abstain": abstain})
+
+
+def table(*, many: bool = False, rows: int = 360) -> pd.DataFrame:
+    """Authors with two rows each; every third row also judged by hand, much as it is labelled."""
+    rng = np.random.default_rng(0)
+    truth = np.eye(3)[rng.choice(3, rows, p=[0.5, 0.3, 0.2])]
+    if many:
+        truth = np.maximum(truth, rng.random((rows, 3)) < 0.2)
+    gold = np.where((np.arange(rows) % 9 < 3)[:, None], truth, np.nan)
+    labels = ("calm", "angry", "wry")
+    return pd.DataFrame(
+        {
+            "id": [f"{at:03d}" for at in range(rows)],
+            "text": [f"{SECRET} {at} " + "word " * (at % 7) for at in range(rows)],
+            "group": [f"author {at // 2}" for at in range(rows)],
+            "part": np.resize(np.repeat(["train", "validation", "test"], 2), rows),
+            "repeat": range(rows),
+            "meta.site": np.resize(["left", "left", "right"], rows),
+            **{f"label.{label}": truth[:, at] for at, label in enumerate(labels)},
+            **{f"gold.{label}": gold[:, at] for at, label in enumerate(labels)},
+        }
+    )
+
+
+def scored(rows: pd.DataFrame, noise: float, *, many: bool, silent: int | None = None) -> pd.DataFrame:
+    """Scores that are right but for noise; every `silent`-th row has no valid answer."""
+    rng = np.random.default_rng(1)
+    truth = rows[["label.calm", "label.angry", "label.wry"]].to_numpy(np.float64)
+    logits = 4 * truth - 2 + noise * rng.normal(size=truth.shape)
+    odds = np.exp(logits)
+    scores = odds / (1 + odds) if many else odds / odds.sum(axis=1, keepdims=True)
+    if silent:
+        scores[::silent] = np.nan
+    return pd.DataFrame(scores, columns=["calm", "angry", "wry"]).assign(id=rows["id"])
+
+
+def judges(rows: pd.DataFrame, *, many: bool = False) -> Judges:
+    own = space(many=many)
+    return {
+        "good": (own, scored(rows, 0.5, many=many)),
+        "fair": (space(many=many, abstain=0.6), scored(rows, 3.0, many=many)),
+        "mute": (own, scored(rows, 3.0, many=many, silent=5)),
+    }
+
+
+def results(*, many: bool = False) -> report.Results:
+    rows, own = table(many=many), space(many=many)
+    asked = judges(rows, many=many)
+    drawn: dict[str, Any] = {"draws": 60, "seed": 0}
+    evaluated = evaluation.evaluate_all(rows, asked, own, **drawn)
+    compared = evaluation.compare_all(rows, asked, own, metric="macro_f1", **drawn)
+    sizes = {"good": (8.0, 9_000_000), "fair": (0.5, 300_000), "mute": (20.0, 0)}
+    costs = {name: {"ms": ms, "bytes": size} for name, (ms, size) in sizes.items()}
+    gold = rows[["gold.calm", "gold.angry", "gold.wry"]].to_numpy(np.float64)
+    shares = prevalence.prevalence(asked["good"][1][list(own.labels)].to_numpy(), gold, own)
+    parity = {"max_difference": 0.01, "agreement": 1.0, "macro_f1": 0.9, "drop": 0.0}
+    return report.Results(
+        source="somewhere",
+        ledgers=[Ledger("ingest", 362, 360, {"blank": 2}), Ledger("clean", 360, 360)],
+        asked={"voters": []},
+        collected={},
+        fused={},
+        split=certificate.certificate(
+            rows,
+            own,
+            Split.model_validate(SPLIT),
+            Clean(similarity=0.8, shingle=5),
+            rare={"odd": 2},
+            into=None,
+        ),
+        evaluated=evaluated,
+        compared=compared,
+        curves=evaluation.curves(rows, asked, own, **drawn),
+        slices=evaluation.by_slice(rows, asked, own, ["meta.site"], min_rows=5, **drawn),
+        selection=evaluation.select(evaluated, compared, costs, ["good"], "macro_f1"),
+        cost={"words": 12, "candidates": costs},
+        prevalence={"judge": "good", **shares},
+        manifest={
+            "codebook": "moods",
+            "candidate": "good",
+            "variant": "int8",
+            "variants": {"int8": {"bytes": 2_000_000, "parity": parity}},
+        },
+        latency={
+            "machine": {
+                "versions": {"numpy": "2"}, "processor": "p", "threads": 2, "system": "s", "python": "3",
+            },
+            "target": None,
+            "bytes": {"good": 9_000_000, "onnx-int8": 2_000_000},
+            "rows": [
+                {"model": name, "tokens": tokens, "batch": 1, "p50_ms": ms, "p95_ms": ms, "p99_ms": ms,
+                 "comments_per_second": 1000 / ms}
+                for tokens in (12, 128)
+                for name, ms in (("good", 4.0 * tokens), ("onnx-int8", 1.0 * tokens))
+            ],
+        },
+    )  # fmt: skip

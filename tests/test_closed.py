@@ -1,6 +1,6 @@
 """Each answer's probability is what reading prompt and answer alone, token by token, gives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from transformers import (
 
 from undertone import closed
 from undertone.errors import Problem
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 END, WORDS = 2, 97
 SIZES: dict[str, Any] = {
@@ -54,15 +56,6 @@ def built(config: PretrainedConfig, attention: str = "sdpa", dtype: torch.dtype 
     torch.manual_seed(1)
     made: Any = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
     return made.eval()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """For so small a model threads are nothing but waiting."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """A base is loaded whole or in 4 bit, ready to be asked or trained, or refused in one line."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,11 @@ from transformers import (
     Qwen2Config,
 )
 
+from tests import tiny
 from undertone import closed, decoder, encoder
 from undertone.errors import Problem
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORDS, PAD = 97, 0
 SIZES: dict[str, Any] = {
@@ -43,15 +44,6 @@ CONFIGS: dict[str, PretrainedConfig] = {
 }
 PROMPTS = [[5, 6, 7, 8, 9], [5, 6, 7, 10, 11, 12, 13], [5, 6, 7]]
 ANSWERS = [[3, 2], [4, 2]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """For so small a model threads are nothing but waiting."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def base(folder: Path, name: str = "qwen2") -> Path:
@@ -162,32 +154,14 @@ def test_it_is_told_what_was_loaded(tmp_path: Path) -> None:
 
 def broken(folder: Path, fault: str) -> Path:
     """A base that can't be used."""
-    made = folder / "base"
-    if fault == "missing":
-        return made
-    base(made)
-    weights = made / "model.safetensors"
-    if fault == "pickled":
-        weights.rename(made / "pytorch_model.bin")
-    elif fault == "cut":
-        weights.write_bytes(weights.read_bytes()[:-1000])
-    elif fault == "tensors":
-        from safetensors.torch import load_file, save_file
-
-        tensors = load_file(weights)
-        del tensors["model.layers.1.mlp.up_proj.weight"]
-        save_file(tensors, weights, {"format": "pt"})
-    elif fault == "encoder":
+    made = base(folder / "base")
+    if fault == "encoder":
         from transformers import BertConfig, BertModel
 
         sizes = {key: SIZES[key] for key in SIZES if not key.endswith("_id")}
         BertModel(BertConfig(**sizes)).save_pretrained(made)
-    elif fault == "code":
-        config = json.loads((made / "config.json").read_text())
-        names = ("AutoConfig", "AutoModelForCausalLM", "AutoModelForSequenceClassification")
-        config |= {"model_type": "evil", "auto_map": dict.fromkeys(names, "evil.M")}
-        (made / "config.json").write_text(json.dumps(config))
-        (made / "evil.py").write_text("raise SystemExit('code was run')")
+    else:
+        tiny.spoil(made, fault)
     return made
 
 

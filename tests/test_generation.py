@@ -1,6 +1,6 @@
 """What is written after a prompt doesn't depend on the prompts beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Pretrain
 
 from undertone import generation
 from undertone.errors import Problem
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORDS, PAD, NEW = 97, 0, 8
 SIZES: dict[str, Any] = {
@@ -38,15 +40,6 @@ def built(config: PretrainedConfig) -> Any:
     # what a model ships with mustn't change a greedy answer
     model.generation_config.update(do_sample=True, temperature=9.0, repetition_penalty=2.0)
     return model
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """For so small a model threads are nothing but waiting."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

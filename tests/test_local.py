@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,12 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from tests import tiny
 from undertone import doors, local
 from undertone.errors import Problem
 from undertone.params import Local, Voter
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
 CHATML = (
@@ -78,15 +80,6 @@ def base(
     model.generation_config.update(do_sample=True, temperature=9.0, repetition_penalty=2.0)
     model.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """For so small a model threads are nothing but waiting."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -314,41 +307,6 @@ def test_nothing_of_a_text_is_printed_or_logged(
     assert SECRET not in (tmp_path / "state" / "v.jsonl").read_text("utf-8")
 
 
-def broken(folder: Path, fault: str) -> Path:
-    """A base that can't be used."""
-    made = folder / "base"
-    if fault == "missing":
-        return made
-    base(made)
-    weights = made / "model.safetensors"
-    if fault == "pickled":
-        weights.rename(made / "pytorch_model.bin")
-    elif fault == "pointer":  # what git leaves of a large file that wasn't fetched
-        weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    elif fault == "cut":
-        weights.write_bytes(weights.read_bytes()[:-1000])
-    elif fault == "no config":
-        (made / "config.json").unlink()
-    elif fault == "no tokenizer":
-        for path in made.glob("*token*"):
-            path.unlink()
-    elif fault == "tensors":
-        from safetensors.torch import load_file, save_file
-
-        tensors = load_file(weights)
-        del tensors["model.layers.1.mlp.up_proj.weight"]
-        save_file(tensors, weights, {"format": "pt"})
-    elif fault == "code":
-        config = json.loads((made / "config.json").read_text())
-        config |= {
-            "model_type": "evil",
-            "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"},
-        }
-        (made / "config.json").write_text(json.dumps(config))
-        (made / "evil.py").write_text("raise SystemExit('code was run')")
-    return made
-
-
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
@@ -363,7 +321,8 @@ def broken(folder: Path, fault: str) -> Path:
     ],
 )
 def test_a_folder_without_a_usable_model_is_one_line(fault: str, told: str, tmp_path: Path) -> None:
-    model = broken(tmp_path, fault)
+    model = base(tmp_path / "base")
+    tiny.spoil(model, fault)
     with pytest.raises(Problem, match=told) as problem:
         answered(shard(tmp_path, {"a": SECRET}), model, tmp_path)
     assert "\n" not in str(problem.value)

@@ -1,10 +1,13 @@
 """Tiny real models and data, made on the spot: a pretrained base with random weights, labelled texts."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -186,3 +189,32 @@ def bundled(family: str, folder: Path, *, many: bool = False) -> models.Classifi
     model.space = model.space.with_thresholds(model.scores(train.texts), train.truth)
     bundle.write(model, folder / "bundle", candidate=family, opset=17, digests={"comments": "md5"})
     return model
+
+
+def spoil(made: Path, fault: str) -> None:
+    """Make a language model's folder one that can't be used."""
+    weights = made / "model.safetensors"
+    if fault == "missing":
+        shutil.rmtree(made)
+    elif fault == "pickled":
+        weights.rename(made / "pytorch_model.bin")
+    elif fault == "pointer":  # what git leaves of a large file that wasn't fetched
+        weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    elif fault == "cut":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif fault == "no config":
+        (made / "config.json").unlink()
+    elif fault == "no tokenizer":
+        for path in made.glob("*token*"):
+            path.unlink()
+    elif fault == "tensors":
+        tensors = load_file(weights)
+        del tensors["model.layers.1.mlp.up_proj.weight"]
+        save_file(tensors, weights, {"format": "pt"})
+    else:
+        assert fault == "code"
+        config = json.loads((made / "config.json").read_text())
+        names = ("AutoConfig", "AutoModelForCausalLM", "AutoModelForSequenceClassification")
+        config |= {"model_type": "evil", "auto_map": dict.fromkeys(names, "evil.M")}
+        (made / "config.json").write_text(json.dumps(config))
+        (made / "evil.py").write_text("raise SystemExit('code was run')")

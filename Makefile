@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: repro test lint docs hooks lock
+.PHONY: repro test test-services lint docs pictures hooks lock server
 
 repro: $(READY) ## run the pipeline (stand-in data unless params.yaml says otherwise)
 	@echo "repro: dvc repro"
@@ -14,16 +14,26 @@ test: lint ## linters and the whole default suite
 	@echo "test: pytest"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-services: $(READY) ## the tests that need a real sshd, PostgreSQL, Chromium or network namespace
+	@echo "test-services: pytest -m services"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m services -n 2 --dist loadfile
+
 lint: $(READY)
 	@echo "lint: ruff, mypy, import-linter"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
+server: $(READY) ## start the team's MLflow server (docs/server.md)
+	@$(BIN)/undertone server
+
+pictures: $(READY) ## see this repository's runs and registry in a browser, into docs/pictures
+	@UNDERTONE_PICTURES=1 $(BIN)/pytest -m services tests/test_browser.py
+
 docs: $(READY) ## put the stand-in's leaderboard into the README
 	@$(BIN)/python -m undertone.report
 
-hooks: $(READY) ## refuse commits that hold data
+hooks: ## refuse commits that hold data
 	@git config core.hooksPath .githooks
-	@echo "hooks: git now asks .githooks/pre-commit"
+	@echo "hooks: git now asks .githooks/ before each commit and push"
 
 # One resolution for everything: requirements.in is resolved into requirements.lock.
 lock:

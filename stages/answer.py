@@ -1,4 +1,5 @@
-"""The voters' answers, through the source's door: dropped files, a batch service, a local model."""
+"""The voters' answers, through the source's door: dropped files, a batch service, a local model; and
+what was sent for them, to whom."""
 
 from pathlib import Path
 
@@ -17,8 +18,10 @@ def main(
     requests: Path,
     files: Path,
     out: Path,
+    sent: Path,
 ) -> str:
     voters = params.request[source].voters
+    doors.summarise(source, sent)
     with whole(out) as folder:
         folder.mkdir()
         match params.answer[source]:
@@ -28,7 +31,15 @@ def main(
                 return doors.from_files(source, files / source, folder)
             case "endpoint":
                 return doors.from_endpoint(
-                    source, requests, voters, params.providers, params.endpoint, out, folder
+                    source,
+                    requests,
+                    voters,
+                    params.providers,
+                    params.endpoint,
+                    params.privacy.allowed_hosts,
+                    out,
+                    sent,
+                    folder,
                 )
             case "local":
                 return doors.from_local_model(source, requests, voters, params.local, folder)

@@ -13,11 +13,14 @@ def main(params: Params, *, source: str, out: Path) -> str:
     raw = Path("data/raw") / source
     names = sorted(path.name for path in raw.glob("*") if not path.name.startswith("."))
     if not names:
+        pointer = raw.with_name(f"{raw.name}.dvc")
+        there = f"only their pointer {pointer}" if pointer.exists() else "not even a pointer to them"
         raise Problem(
-            f"no files of the source '{source}'",
+            f"the files of the source '{source}' are not on this machine, {there}",
             where=str(raw),
-            remedy=f"Put your table there and `dvc add {raw}`; with granted access `dvc pull {raw}`;"
-            f" for access ask {params.data.contact}; the stand-in runs with `-S data.source=standin`.",
+            remedy=f"With granted access `dvc pull {raw}` (`undertone access` says what is missing);"
+            f" for access ask {params.data.contact}; the stand-in runs with `-S data.source=standin`;"
+            f" your own table comes in by `undertone private add FILE --source {source}`.",
         )
     write_json(out, {"source": source})
     return f"{len(names)} files of {source}"

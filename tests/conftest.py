@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,33 @@ def store(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return root
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
+    """A repository with two trained candidates, a release, and all of them registered."""
+    from tests import registered
+
+    root = tmp_path_factory.mktemp("prepared")
+    (root / ".dvc").mkdir()
+    shutil.copyfile(template, root / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        registered.prepare()
+    return root
+
+
+@pytest.fixture
+def repository(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the prepared one, relocated, as the working folder."""
+    from undertone import tracking
+
+    root = tmp_path / "repository"
+    shutil.copytree(prepared, root)
+    monkeypatch.chdir(root)
+    tracking.relocate()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
+    return root
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For so small a model threads are nothing but waiting."""
@@ -57,3 +84,15 @@ def one_thread() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The whole-pipeline tests first: the other worker does the rest meanwhile."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where the programs were promised, a test that skips for want of one has failed."""
+    report = yield
+    promised = os.environ.get("UNDERTONE_SERVICES") == "required"
+    if promised and report.skipped and item.get_closest_marker("services"):
+        report.outcome = "failed"
+    return report

@@ -1,10 +1,13 @@
 """Each door leaves answer files, or says in one line what is missing and what to do."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.faulty_server import KEY, FaultyServer
 from tests.test_request import AWAY, HERE, ballot, codebook, comments, voter, written
 from undertone import doors, request
 from undertone.errors import Problem
@@ -46,17 +49,75 @@ def test_a_half_written_file_is_named_where_it_lies(tmp_path: Path) -> None:
         doors.from_files("private", folder, out)
 
 
-def test_what_is_submitted_stays_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / ".dvc").mkdir()
+    (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
-    for model in ("m", "m", "n"):
-        one = ballot(model=model, provider="away")
-        plans = request.plan(comments(2), [one], {"away": AWAY}, {}, "endpoint")
-        request.write(comments(2), [one], {"away": AWAY}, plans, tmp_path / "requests")
-        doors._note(json.loads((tmp_path / "requests" / "egress.json").read_text("utf-8")), "private")
-    lines = (tmp_path / doors.STATE / "egress.jsonl").read_text("utf-8").splitlines()
-    assert [json.loads(line)["model"] for line in lines] == ["m", "n"]
-    assert {json.loads(line)["source"] for line in lines} == {"private"}
+    monkeypatch.setenv("AWAY_KEY", KEY)
+    return tmp_path
+
+
+def submitted(place: Path, server: FaultyServer, model: str = "m", allowed: str = "127.0.0.1") -> None:
+    provider = AWAY.model_copy(update={"url": server.url, "key": "AWAY_KEY", "may_read": ["private"]})
+    one = ballot(model=model, provider="away")
+    plans = request.plan(comments(3), [one], {"away": provider}, {}, "endpoint")
+    request.write(comments(3), [one], {"away": provider}, plans, place / "requests")
+    own = {"v": voter(model=model, provider="away")}
+    folders = (place / "before", place / "sent.json", place / "out")
+    doors.from_endpoint(
+        "private", place / "requests", own, {"away": provider}, PATIENCE, [allowed], *folders
+    )
+
+
+def test_what_is_submitted_is_recorded_with_its_ids_here_and_without_them_in_the_summary(
+    place: Path,
+) -> None:
+    with FaultyServer() as server:
+        for model in ("m", "m", "n"):  # the second time nobody is asked
+            submitted(place, server, model)
+    record = (place / doors.STATE / doors.RECORD).read_bytes()
+    lines = [json.loads(line) for line in record.splitlines()]
+    assert [line["model"] for line in lines] == ["m", "n"]
+    for line in lines:
+        assert (line["source"], line["voter"], line["host"]) == ("private", "v", "127.0.0.1")
+        assert line["ids"] == comments(3)["id"].tolist()
+    entries = json.loads((place / "sent.json").read_text("utf-8"))["sent"]
+    assert [(one["model"], one["uploads"], one["comments"]) for one in entries] == [
+        ("m", 1, 3),
+        ("n", 1, 3),
+    ]
+    assert entries[0]["first"] == lines[0]["at"][:10]
+    digest = hashlib.sha256(record.splitlines()[1]).hexdigest()
+    assert entries[1]["record_sha256"] == digest
+    told = (place / "sent.json").read_text("utf-8")
+    assert "user-" not in told
+    assert "text" not in told
+
+
+def test_the_summary_keeps_what_other_clones_sent_and_is_the_same_again(place: Path) -> None:
+    sent = place / "sent.json"
+    with FaultyServer() as server:
+        submitted(place, server)
+        before = sent.read_bytes()
+        doors.summarise("private", sent)
+        assert sent.read_bytes() == before
+        shutil.rmtree(place / doors.STATE)  # a fresh clone: git brings the summary alone
+        doors.summarise("private", sent)
+        assert sent.read_bytes() == before
+        submitted(place, server, "n")
+    assert [one["model"] for one in json.loads(sent.read_bytes())["sent"]] == ["m", "n"]
+    doors.summarise("another", place / "another.json")
+    assert json.loads((place / "another.json").read_bytes()) == {"sent": []}
+
+
+def test_a_host_that_is_not_named_gets_nothing_and_nothing_is_recorded(place: Path) -> None:
+    with FaultyServer() as server:
+        with pytest.raises(Problem, match=r"127\.0\.0\.1, which privacy\.allowed_hosts doesn't name"):
+            submitted(place, server, allowed="api.example.org")
+        assert not server.calls
+    assert not (place / doors.STATE / doors.RECORD).exists()
+    assert not (place / "sent.json").exists()
 
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
@@ -68,7 +129,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
 def test_nothing_is_sent_to_a_provider_that_may_not_read_the_source(tmp_path: Path) -> None:
     voters = {"v": voter(provider="away")}
     with pytest.raises(Problem, match=r"away may not read the comments of 'private'.*may_read"):
-        doors.from_endpoint("private", tmp_path, voters, {"away": AWAY}, PATIENCE, tmp_path, tmp_path)
+        doors.from_endpoint("private", tmp_path, voters, {"away": AWAY}, PATIENCE, [], *[tmp_path] * 3)
 
 
 def test_simulated_voters_answer_only_about_the_standin(tmp_path: Path) -> None:

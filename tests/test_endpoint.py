@@ -18,6 +18,7 @@ from undertone.errors import Problem
 NAME = "FAULTY_KEY"
 SECRET = "a comment that must stay unseen"
 ANSWER = "an answer that must stay unseen"
+OPEN: dict[str, Any] = {"allowed": {"127.0.0.1"}, "note": lambda *_: None}
 SHARED: dict[str, Any] = {"lines": 100, "bytes": 10_000, "may_read": []}
 
 
@@ -57,7 +58,7 @@ def shard(folder: Path, *ids: str, name: str = "s-000.jsonl", text: str = SECRET
 def asked(server: FaultyServer, folder: Path, *shards: Path, **changed: Any) -> str:
     (folder / "out").mkdir(exist_ok=True, parents=True)
     where = {"state": folder / "state", "before": folder / "before", "out": folder / "out"}
-    return endpoint.answers({"v": (shards, provider(server))}, settings(**changed), **where)
+    return endpoint.answers({"v": (shards, provider(server))}, settings(**changed), **OPEN, **where)
 
 
 def came(folder: Path) -> dict[str, list[str]]:
@@ -112,7 +113,7 @@ def test_another_voter_with_the_same_requests_is_asked_too(server: FaultyServer,
     path = shard(tmp_path, "a")
     asked(server, tmp_path, path)
     where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path / "out"}
-    endpoint.answers({"w": ([path], provider(server))}, settings(), **where)
+    endpoint.answers({"w": ([path], provider(server))}, settings(), **OPEN, **where)
     assert len(server.batches) == 2
 
 
@@ -282,7 +283,7 @@ def test_what_was_answered_in_another_file_is_not_asked_again(
         shard(tmp_path, "c", "new", name="v-0002.jsonl"),
     ]
     slashed = provider(server).model_copy(update={"url": f"{server.url}/"})
-    told = endpoint.answers({"v": (cut, slashed)}, settings(), **where)
+    told = endpoint.answers({"v": (cut, slashed)}, settings(), **OPEN, **where)
     assert [server.asked(number) for number in range(len(server.batches))] == [["a", "b", "c"], ["new"]]
     assert "4 asked in 1 batches → 4 answered" in told
     given = [
@@ -299,7 +300,7 @@ def test_a_colleague_with_the_answers_pays_for_nothing(server: FaultyServer, tmp
     before = tmp_path / "owner" / "out"
     (tmp_path / "out").mkdir()
     where = {"state": tmp_path / "fresh", "before": before, "out": tmp_path / "out"}
-    endpoint.answers({"v": ([path], provider(server))}, settings(), **where)
+    endpoint.answers({"v": ([path], provider(server))}, settings(), **OPEN, **where)
     assert server.calls[CREATE] == 1
     assert len((tmp_path / "out" / "s-000.known.jsonl").read_text("utf-8").splitlines()) == 2
 
@@ -335,9 +336,9 @@ def test_all_voters_are_asked_at_the_same_time(server: FaultyServer, tmp_path: P
     where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path / "out"}
     server.faults[POLL] = [faulty.refusal(401, "invalid_api_key", "")]
     with pytest.raises(Problem, match="HTTP 401"):
-        endpoint.answers(ballots, settings(), **where)
+        endpoint.answers(ballots, settings(), **OPEN, **where)
     assert server.calls[CREATE] == 2
-    told = endpoint.answers(ballots, settings(), **where)
+    told = endpoint.answers(ballots, settings(), **OPEN, **where)
     assert [part.partition(":")[0] for part in told.split("; ")] == ["v", "w"]
     assert len(list((tmp_path / "out").iterdir())) == 2
     assert server.calls[CREATE] == 2
@@ -456,7 +457,7 @@ def test_a_provider_without_url_or_key_is_told(server: FaultyServer, tmp_path: P
     where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path}
     for changed, fault in (({"url": None}, "has no url"), ({"key": None}, "names no environment")):
         with pytest.raises(Problem, match=fault):
-            endpoint.answers({"v": ([], provider(server, **changed))}, settings(), **where)
+            endpoint.answers({"v": ([], provider(server, **changed))}, settings(), **OPEN, **where)
 
 
 def test_what_is_no_batch_service_is_told(server: FaultyServer, tmp_path: Path) -> None:
@@ -525,12 +526,96 @@ def test_siliconflows_ways_are_understood(server: FaultyServer, tmp_path: Path) 
     assert came(tmp_path) == {"s-000.0.output.jsonl": ["a"]}
 
 
-def test_requests_are_not_sent_on_to_another_host(server: FaultyServer, tmp_path: Path) -> None:
-    elsewhere = server.url.replace("127.0.0.1", "localhost") + "/files"
-    server.faults[UPLOAD] = [Fault(307, {"Location": elsewhere})]
-    with pytest.raises(Problem, match="to another host"):
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("route", [UPLOAD, CREATE])
+def test_requests_are_not_sent_on_to_another_host(
+    server: FaultyServer, tmp_path: Path, route: str, status: int
+) -> None:
+    """Nor to another port of it, whatever the kind of redirection; and the key stays here."""
+    with FaultyServer() as another:
+        for host in ("127.0.0.1", "localhost"):
+            elsewhere = another.url.replace("127.0.0.1", host) + route.partition(" ")[2]
+            server.faults[route] = [Fault(status, {"Location": elsewhere})]
+            with pytest.raises(Problem):
+                asked(server, tmp_path, shard(tmp_path, "a"))
+        assert not another.files
+        assert not another.batches
+        assert not [headers for headers in another.headers if "authorization" in headers]
+
+
+def test_answers_are_not_fetched_from_a_host_that_is_not_named(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    path = shard(tmp_path, "a")
+    elsewhere = server.url.replace("127.0.0.1", "localhost") + "/files/file-1/content"
+    server.faults[CONTENT] = [Fault(302, {"Location": elsewhere})]
+    with pytest.raises(Problem, match=r"answers from localhost, which privacy.allowed_hosts doesn't"):
+        asked(server, tmp_path, path)
+    assert server.calls[CONTENT] == 1
+    asked(server, tmp_path, path)
+    assert came(tmp_path) == {"s-000.0.output.jsonl": ["a"]}
+
+
+def test_nothing_is_connected_to_before_the_host_is_named(server: FaultyServer, tmp_path: Path) -> None:
+    told: list[object] = []
+    for allowed in ([], ["api.openai.com"], ["localhost", "127.0.0.10"]):
+        where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path / "out"}
+        closed = {"allowed": allowed, "note": lambda *one: told.append(one)}
+        ballots = {"v": ([shard(tmp_path, "a")], provider(server))}
+        with pytest.raises(
+            Problem, match=r"not be sent to 127\.0\.0\.1, .*add 127\.0\.0\.1 to priv"
+        ) as line:
+            endpoint.answers(ballots, settings(), **closed, **where)
+        assert "\n" not in str(line.value)
+    assert not told
+    assert not server.calls
+
+
+def test_what_leaves_is_noted_before_it_does(server: FaultyServer, tmp_path: Path) -> None:
+    noted: list[tuple[str, list[str], int]] = []
+
+    def note(voter: str, leaving: frozenset[str]) -> None:
+        noted.append((voter, sorted(leaving), server.calls[UPLOAD]))
+
+    server.plans = [Plan(output=lambda _: [faulty.answer("a")]), Plan()]
+    (tmp_path / "out").mkdir()
+    where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path / "out"}
+    ballots = {"v": ([shard(tmp_path, "a", "b")], provider(server))}
+    for _ in range(2):  # the second asks nobody
+        endpoint.answers(ballots, settings(), allowed=["127.0.0.1"], note=note, **where)
+    assert noted == [("v", ["a", "b"], 0), ("v", ["b"], 1)]
+
+
+def test_a_proxy_of_the_environment_is_refused_unless_it_is_named(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = {"url": "https://llm.example.org/v1"}
+    where = {"state": tmp_path / "state", "before": tmp_path / "before", "out": tmp_path / "out"}
+    ballots = {"v": ([shard(tmp_path, "a")], provider(server, **away))}
+    for name in ("HTTPS_PROXY", "all_proxy"):
+        with monkeypatch.context() as own, FaultyServer() as proxy:
+            own.setenv(name, proxy.url)
+            own.setenv("NO_PROXY", "")
+            for allowed, said in (
+                (["llm.example.org"], r"a proxy at 127\.0\.0\.1, which privacy\.allowed_hosts"),
+                (["llm.example.org", "127.0.0.1"], "can't be reached"),  # it takes no CONNECT
+            ):
+                closed = {"allowed": allowed, "note": lambda *_: None}
+                with pytest.raises(Problem, match=said):
+                    endpoint.answers(ballots, settings(retries=0), **closed, **where)
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"])
+def test_what_goes_to_this_machine_passes_no_proxy(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A proxy could read it, since it isn't encrypted."""
+    monkeypatch.delenv("NO_PROXY")
+    with FaultyServer() as proxy:
+        monkeypatch.setenv(name, proxy.url)
         asked(server, tmp_path, shard(tmp_path, "a"))
-    assert not server.files
+        assert not proxy.headers
+    assert came(tmp_path) == {"s-000.0.output.jsonl": ["a"]}
 
 
 def test_only_the_named_key_and_no_description_of_this_machine_leaves(
@@ -564,6 +649,7 @@ from undertone import endpoint, params
 own = json.loads(sys.argv[1])
 ballots = {"v": ([Path(own["shard"])], params.Provider(**own["provider"]))}
 print(endpoint.answers(ballots, params.Endpoint(**own["settings"]),
+      allowed={"127.0.0.1"}, note=lambda *_: None,
       state=Path(own["state"]), before=Path(own["state"]) / "none", out=Path(own["out"])))
 """
 

@@ -155,6 +155,20 @@ def test_a_table_with_labels_and_voters_is_told(tmp_path: Path) -> None:
     assert any("both ingest.private.labels and the voters" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    "host", ["https://x.org", "x.org:443", "X.org", "'*.x.org'", "x.org/v1", "u@x.org", "''", "'a b'"]
+)
+def test_an_allowed_host_is_a_name_alone(tmp_path: Path, host: str) -> None:
+    (line,) = faults(tmp_path, f"privacy.allowed_hosts=[{host}]")
+    assert "privacy.allowed_hosts" in line
+    assert "a host's name alone" in line
+
+
+def test_a_name_and_an_address_are_hosts(tmp_path: Path) -> None:
+    path = overridden(tmp_path, "privacy.allowed_hosts=[api.x.org,127.0.0.1]")
+    assert read_params(path).privacy.allowed_hosts == ["api.x.org", "127.0.0.1"]
+
+
 def test_every_documented_experiment_has_valid_params(tmp_path: Path) -> None:
     text = Path("docs/studies.md").read_text("utf-8").replace("\\\n", " ")
     shared = dict(re.findall(r'^    (\w+)="([^"]+)"', text, re.MULTILINE))

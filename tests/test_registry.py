@@ -11,99 +11,29 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import onnx
 import pandas as pd
 import pytest
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers import models as token_models
+from mlflow.models import Model
 
-from tests import tiny
-from undertone import lineage, models, registry, tracking
+from tests.registered import (
+    CANARY,
+    CODEBOOK,
+    COMMENTS,
+    FIRST,
+    RELEASE,
+    SECOND,
+    SPACE,
+    register,
+    train,
+    trained,
+)
+from undertone import registry, tracking
 from undertone.errors import Problem
-from undertone.files import md5, sha256
+from undertone.files import md5
 from undertone.labels import LabelSpace, Scores
+from undertone.predictor import sealed
 
 REPOSITORY = Path(__file__).parents[1]
-SPACE = LabelSpace.of("gender", ["yes", "no"])
-CANARY = "zq48213907715kx"
-TEXTS = [f"{CANARY} good", "good day", "bad day", "bad night"]
-TRUTH = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool)
-FIRST = Path("models/candidates/standin/first")
-SECOND = Path("models/candidates/standin/second")
-RELEASE = Path("models/release/standin")
-COMMENTS = Path("data/standin/split.parquet")
-
-
-def train(folder: Path, *, c: float = 1.0) -> None:
-    """A TF-IDF candidate; another `c` gives other bytes."""
-    settings = tiny.SETTINGS["tfidf"].model_copy(update={"features": 1024, "c": c})
-    model = models.create(settings, SPACE, models.Start(seed=1))
-    examples = models.Examples(TEXTS, TRUTH)
-    model.fit(examples, examples, lambda _step, _values: None, folder)
-    models.save(model, folder, models.Recipe(folder.name, settings, code="0"))
-
-
-def release(folder: Path, *, encoder: str) -> None:
-    """A bundle whose graph says yes to a text whose first token is the word good (1), no to bad (0)."""
-    folder.mkdir(parents=True)
-    helper, kinds = onnx.helper, onnx.TensorProto
-    weights = onnx.numpy_helper.from_array(np.array([[0, 4], [4, 0]], np.float32), "weights")
-    first = onnx.numpy_helper.from_array(np.array(0), "first")
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gather", ["input_ids", "first"], ["token"], axis=1),
-            helper.make_node("Gather", ["weights", "token"], ["logits"]),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("input_ids", kinds.INT64, [None, None])],
-        [helper.make_tensor_value_info("logits", kinds.FLOAT, [None, 2])],
-        [weights, first],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(made, folder / "model.onnx")
-    tokenizer = Tokenizer(token_models.WordLevel({"bad": 0, "good": 1}, unk_token="bad"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    SPACE.save(folder / "labels.json")
-    manifest = {
-        "candidate": "first",
-        "settings": {"family": "bert"},
-        "variant": "fp32",
-        "variants": {"fp32": {"file": "model.onnx"}},
-        "prefix": "",
-        "max_length": 8,
-        "data": {"encoder": encoder},
-        "sha256": {path.name: sha256(path) for path in folder.iterdir()},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def trained(folder: Path, **given: float) -> str:
-    """The candidate and its run, as the stage `train` leaves them; the run's id."""
-    with tracking.run(
-        experiment="gender",
-        name=folder.name,
-        stage="train",
-        settings=given,
-        data={"comments": md5(COMMENTS)},
-    ) as run:
-        train(folder, **given)
-        run.tag({"model.md5": md5(folder)})
-    return run.id
-
-
-def register(**given: Any) -> dict[str, Any]:
-    usual: dict[str, Any] = {
-        "source": "standin",
-        "candidates": {"first": FIRST, "second": SECOND},
-        "release": RELEASE,
-        "comments": COMMENTS,
-        "pictures": Path("pictures"),
-        "selection": {"champion": "first"},
-        "target": None,
-        "summary": {"first": {"test_macro_f1": 0.75}, "second": {"test_macro_f1": 0.5}},
-    }
-    return registry.register(**{**usual, **given})
 
 
 def load(name: str) -> Any:
@@ -112,34 +42,6 @@ def load(name: str) -> Any:
 
 def versions() -> int:
     return len(tracking.client().search_model_versions("name = 'gender'"))
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
-    """A repository with two trained candidates, a release, and all of them registered."""
-    root = tmp_path_factory.mktemp("prepared")
-    (root / ".dvc").mkdir()
-    shutil.copyfile(template, root / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        COMMENTS.parent.mkdir(parents=True)
-        COMMENTS.write_text("\n".join(TEXTS))
-        trained(FIRST)
-        trained(SECOND, c=2.0)
-        release(RELEASE, encoder=md5(FIRST))
-        register()
-    return root
-
-
-@pytest.fixture
-def repository(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the prepared one, relocated, as the working folder."""
-    root = tmp_path / "repository"
-    shutil.copytree(prepared, root)
-    monkeypatch.chdir(root)
-    tracking.relocate()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
-    return root
 
 
 @pytest.mark.usefixtures("repository")
@@ -227,7 +129,7 @@ def test_a_candidate_trained_anew_becomes_a_version_and_takes_its_alias() -> Non
 def test_a_release_that_missed_its_target_is_kept_back() -> None:
     before = registry.find("gender@release").number
     manifest = json.loads((RELEASE / "manifest.json").read_text())
-    (RELEASE / "manifest.json").write_text(json.dumps({**manifest, "prefix": "query: "}))
+    (RELEASE / "manifest.json").write_text(sealed({**manifest, "prefix": "query: "}))
     registered = register(target={"p95_ms": 1.0, "passed": False})
     assert registered["release"] != before
     assert registry.find("gender@release").number == before
@@ -246,8 +148,16 @@ def test_a_version_says_where_it_comes_from() -> None:
         "model.md5": md5(FIRST),
         "dvc.path": FIRST.as_posix(),
         "data.comments": md5(COMMENTS),
+        "data.base": "b" * 32,
+        "seed": "13",
+        "codebook": "codebooks/gender.yaml",
+        "codebook.md5": md5(CODEBOOK),
         "test_macro_f1": "0.7500",
+        "version.mlflow": mlflow.__version__,
     }.items() <= found.tags.items()
+    parts = {key: value for key, value in found.tags.items() if key.startswith("digest.")}
+    assert parts.keys() == {"digest.train", "digest.validation", "digest.test"}
+    assert len(set(parts.values())) == 3
     assert found.run_tags["model.md5"] == md5(FIRST)
 
 
@@ -275,18 +185,36 @@ def test_a_version_is_found_by_alias_by_number_and_by_number_alone() -> None:
     assert registry.find(f"gender/{number}") == registry.find(str(number))
 
 
-@pytest.mark.parametrize("name", ["gender", "gender@nobody", "gender/99", "99", "other/1"])
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("gender", "write gender@champion or gender/1"),
+        ("gender@nobody", "no alias 'nobody'. It has champion, first, release, second."),
+        ("gender/99", "no version '99'. It has 1, 2, 3."),
+        ("99", "no version '99'. It has 1, 2, 3."),
+        ("other/1", "It has the models gender: write gender@champion or gender/1."),
+    ],
+)
 @pytest.mark.usefixtures("repository")
-def test_a_version_that_is_not_there_is_a_problem(name: str) -> None:
-    with pytest.raises(Problem):
+def test_a_version_that_is_not_there_is_a_problem_that_says_which_are(name: str, remedy: str) -> None:
+    with pytest.raises(Problem) as told:
         registry.find(name)
+    assert remedy in str(told.value)
 
 
-@pytest.mark.parametrize("name", ["champion", "release", "latest", "v2"])
+@pytest.mark.usefixtures("store")
+def test_an_empty_registry_says_how_to_fill_it() -> None:
+    with pytest.raises(Problem, match="Run `dvc repro`, or `undertone sync`"):
+        registry.find("1")
+
+
 @pytest.mark.usefixtures("repository")
-def test_a_candidate_called_like_an_alias_is_a_problem(name: str) -> None:
-    with pytest.raises(Problem, match=name):
-        register(candidates={name: FIRST})
+def test_a_version_of_an_older_undertone_gets_the_digests_it_lacks() -> None:
+    before = registry.find("gender@first")
+    for key in ("digest.train", "codebook.md5", "seed"):
+        tracking.client().delete_model_version_tag("gender", str(before.number), key)
+    register()
+    assert registry.find("gender@first").tags == before.tags
 
 
 @pytest.mark.usefixtures("repository")
@@ -358,93 +286,27 @@ def test_what_is_no_list_of_texts_is_a_problem_that_repeats_none(given: object) 
     assert CANARY not in str(told.value)
 
 
-PIPELINE = """
-stages:
-  split:
-    matrix:
-      source: ["${data.source}"]
-    cmd: python -c "import shutil; shutil.copy('raw.txt', 'data/${item.source}/split.parquet')"
-    deps: [raw.txt]
-    outs: ["data/${item.source}/split.parquet"]
-  train:
-    matrix:
-      source: ["${data.source}"]
-    cmd: >-
-      python -c "import shutil;
-      shutil.copytree('made', 'models/candidates/${item.source}/first', dirs_exist_ok=True)"
-    deps: ["data/${item.source}/split.parquet", code.txt]
-    params: [c]
-    outs: ["models/candidates/${item.source}/first"]
-"""
-
-
-@pytest.mark.usefixtures("store")
-def test_lineage_brings_back_data_and_model_of_either_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    def shell(command: str) -> str:
-        return subprocess.run(
-            command, shell=True, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    def commit(message: str) -> str:
-        shell(f"git add --all && git commit --quiet --message {message}")
-        return shell("git rev-parse HEAD")
-
-    def repro(c: float, source: str) -> str:
-        """Train anew and register; the model's md5."""
-        shutil.rmtree("made", ignore_errors=True)
-        train(Path("made"), c=c)
-        Path("params.yaml").write_text(f"data:\n  source: {source}\nc: {c}\n")
-        shell("dvc repro --quiet")
-        client = tracking.client()
-        folder = Path("models/candidates") / source / "first"
-        if not client.search_registered_models():
-            client.create_registered_model("gender")
-        entry = registry.Entry.of_candidate(folder, "first")
-        data = {"comments": md5(Path("data") / source / "split.parquet")}
-        number = registry.add(client, entry, source=source, data=data, metrics={})
-        client.set_registered_model_alias("gender", f"{source}{int(c)}", str(number))
-        return md5(folder)
-
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{Path('/usr/bin')}:/bin")
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "n")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "e@example.org")
-    shutil.rmtree(".dvc")
-    shell("git init --quiet && dvc init --quiet")
-    Path(".gitignore").write_text("/data/**\n/models/**\n/made/\n/mlflow.db*\n/mlartifacts/\n")
-    Path("dvc.yaml").write_text(PIPELINE)
-    Path("raw.txt").write_text(CANARY)
-    Path("code.txt").write_text("code")
-    for source in ("standin", "private"):
-        (Path("data") / source).mkdir(parents=True)
-    start = commit("start")
-    first = repro(1.0, "private")
-    repro(2.0, "standin")
-    assert lineage.lineage("gender@standin2")["commands"] == []
-    assert "commit dvc.lock" in lineage.describe("gender@standin2")
-    held = commit("both")
-    repro(3.0, "standin")
-    commit("later")
-
-    second = lineage.lineage("gender@standin2")
-    assert second["trained_on"] == start
-    assert second["commit"] == held
-    assert second["commands"] == [
-        f"git checkout {held}",
-        "dvc pull models/candidates/standin/first data/standin/split.parquet",
+def test_code_that_the_store_names_is_not_run_and_its_digest_is_not_believed(repository: Path) -> None:
+    version = registry.find("gender@first")
+    (weights,) = [
+        path
+        for path in (repository / "mlartifacts").rglob("tfidf.safetensors")
+        if path.parent.name == "first"
     ]
-    assert lineage.lineage("gender@private1")["commands"] == [
-        f"git checkout {held}",
-        "perl -pi -e 's/^  source: standin$/  source: private/' params.yaml",
-        "dvc pull models/candidates/private/first data/private/split.parquet",
-    ]
-    for name, digest in (("gender@standin2", second["md5"]), ("gender@private1", first)):
-        found = lineage.lineage(name)
-        shutil.rmtree("models")
-        shutil.rmtree("data")
-        for line in found["commands"]:
-            assert f"  {line}\n" in lineage.describe(name) + "\n"
-            shell(line)
-        shell("git restore params.yaml")
-        assert md5(Path(found["path"])) == digest
-        assert md5(Path("data") / found["source"] / "split.parquet") == found["data"]["comments"]
+    stored = weights.parents[2]
+    described = Model.load(str(stored))
+    described.flavors["python_function"] |= {"loader_module": "evil", "code": "code"}
+    described.save(str(stored / "MLmodel"))
+    (stored / "code").mkdir()
+    (stored / "code/evil.py").write_text("raise SystemExit('code was run')")
+    with pytest.raises(SystemExit, match="code was run"):
+        load("gender@first")  # what MLflow itself does
+    assert registry.judge(version).scores(["good"]).shape == (1, 2)
+
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    described.metadata["md5"] = md5(weights.parent)
+    described.save(str(stored / "MLmodel"))
+    with pytest.raises(Problem, match="not the bytes that were registered"):
+        registry.judge(version)

@@ -357,6 +357,14 @@ def test_both_pages_have_the_same_tables(whole: tuple[str, dict[str, str]]) -> N
     assert whole[0].index("<table>") < whole[0].index("What changed since") < positions[0]
 
 
+def test_an_interval_stays_on_one_line(whole: tuple[str, dict[str, str]]) -> None:
+    cells = re.findall(r"<td>([^<]*\[.*?\][^<]*)</td>", whole[0])
+    assert len(cells) > 50
+    assert [
+        cell for cell in cells if not re.search(r"\[[-+]?[\d.]+%?,\u00a0[-+]?[\d.]+%?\]", cell)
+    ] == []
+
+
 def test_no_text_of_a_comment_is_on_a_page(whole: tuple[str, dict[str, str]]) -> None:
     assert outcomes.SECRET not in whole[0]
     assert outcomes.SECRET not in report.page(outcomes.results())

@@ -9,6 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +18,8 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from tests import tiny
+from tests import canaries, tiny
+from tests.network import NotHere, Nowhere
 from undertone import simulated
 from undertone.codebook import read_codebook
 from undertone.collect import OUTCOMES
@@ -34,9 +37,10 @@ SMALL = {
     "split.min_support": "3",
     "bert.epochs": "1",
     "bert.max_length": "32",
-    "lora.epochs": "1.0",
+    "e5.max_length": "32",
+    "lora.steps": "10",
     "lora.load": "full",
-    "lora.adapt.epochs": "1.0",
+    "lora.adapt.epochs": "0.3",
     "fewshot.adapt": "null",
     "fewshot.max_new_tokens": "6",
     "evaluate.draws": "100",
@@ -44,22 +48,39 @@ SMALL = {
     "bench.repeats": "5",
     "bench.lengths": "[12]",
     "bench.batches": "[1]",
+    "+ingest.private.id": "nr",
+    "+ingest.private.group": "author",
 }
 
 
 class Repository:
-    """A clone with its own DVC cache, MLflow store and tiny base."""
+    """A clone with its own DVC cache, MLflow store, home and tiny base, on a network that leads nowhere
+    where the machine lends one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, home: Path, network: Nowhere | None) -> None:
         self.folder = folder
+        self.home = home
+        self.network = network
         self.log = ""  # all that the first `dvc repro` printed
+        self.printed = ""  # all that any command printed
+        (home / "tmp").mkdir(parents=True)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command, cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
+            self.there(*command),
+            cwd=self.folder,
+            env=environment(self.home),
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        self.printed += done.stdout + done.stderr
         assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done
+
+    def there(self, *command: str) -> list[str]:
+        """The command, on the network that leads nowhere."""
+        return [*(self.network.prefix(self.folder) if self.network else ()), *command]
 
     def said(self, done: subprocess.CompletedProcess[str], stage: str) -> str:
         """The one line of trouble of a stage; DVC's progress may stand before it in the line."""
@@ -83,26 +104,42 @@ class Repository:
         return content
 
 
-def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name[:4] not in ("DVC_", "MLFL")}
+def environment(home: Path) -> dict[str, str]:
+    """A user's own, apart from what would tell a library that it is tested or must keep quiet: what
+    keeps it from calling home has to come from the repository."""
+    told = ("DVC_", "MLFLOW_", "HF_", "PYTEST_", "GIT_", "XDG_", "TRANSFORMERS_", "MPL")
+    alone = {"CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "BUILD_NUMBER", "DO_NOT_TRACK"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(told)}
     return {
-        **kept,
+        **{name: value for name, value in kept.items() if name not in alone},
         "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+        "DVC_SITE_CACHE_DIR": str(home / "dvc"),  # else in /var/tmp
         "GIT_CONFIG_GLOBAL": os.devnull,
         **{
             f"GIT_{who}_{what}": "t@example.org"
             for who in ("AUTHOR", "COMMITTER")
             for what in ("NAME", "EMAIL")
         },
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DVC_NO_ANALYTICS": "1",
         "OMP_NUM_THREADS": "1",
     }
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
     """After one whole `dvc repro`, committed."""
+    with ExitStack() as stack:
+        network = Nowhere(tmp_path_factory.mktemp("network"))
+        try:
+            stack.enter_context(network)
+        except NotHere:
+            yield _made(tmp_path_factory, None)
+        else:
+            yield _made(tmp_path_factory, network)
+
+
+def _made(tmp_path_factory: pytest.TempPathFactory, network: Nowhere | None) -> Repository:
     folder = tmp_path_factory.mktemp("repository")
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -119,11 +156,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     base = tiny.base(tmp_path_factory.mktemp("tiny"))
-    small = {**SMALL, "bert.base": f"path:{base}"}
+    small = {**SMALL, "bert.base": f"path:{base}", "e5.base": f"path:{base}"}
     small |= {f"{family}.base": "scratch:1x32" for family in ("fewshot", "lora")}
     changes = [f"{key}={value}" for key, value in small.items()]
-    apply_overrides(folder / "params.yaml", ["~models.e5", *changes])
-    repository = Repository(folder)
+    apply_overrides(folder / "params.yaml", changes)
+    repository = Repository(folder, tmp_path_factory.mktemp("home"), network)
     repository.run("git", "init", "-q")
     repository.run("git", "add", "-A")
     repository.run("git", "commit", "-qm", "start")
@@ -140,7 +177,7 @@ def test_everything_comes_out(repository: Repository) -> None:
     assert set(metrics.pop("teachers")) == {
         f"{part}_gold_{metric}" for part in ("validation", "test") for metric in ("macro_f1", "accuracy")
     }
-    assert set(metrics) == {"majority", "stratified", "tfidf", "bert", "zeroshot", "lora"}
+    assert set(metrics) == {"majority", "stratified", "tfidf", "e5", "bert", "zeroshot", "lora"}
     for figures in metrics.values():
         assert {"validation_macro_f1", "test_macro_f1", "test_accuracy"} <= set(figures)
     manifest = repository.json("models/release/standin/manifest.json")
@@ -149,9 +186,10 @@ def test_everything_comes_out(repository: Repository) -> None:
     latency = repository.json("reports/standin/latency.json")
     measured = {row["model"] for row in latency["rows"]}
     bundles = {"onnx-fp32", "onnx-optimised", "onnx-int8"}
-    assert measured == {"bert", *bundles}
+    encoder = repository.json("reports/standin/selection.json")["encoder"]
+    assert measured == {encoder, *bundles}
     costs = repository.json("reports/standin/cost.json")["candidates"]
-    assert set(costs) == {"tfidf", "bert", "zeroshot", "lora"}
+    assert set(costs) == {"tfidf", "e5", "bert", "zeroshot", "lora"}
     adapter = size(repository.folder / "models/candidates/standin/lora")
     assert costs["lora"]["bytes"] > 2 * adapter  # its base is part of what it needs
     assert (
@@ -239,7 +277,7 @@ def test_a_second_repro_does_nothing(repository: Repository) -> None:
 
 def test_training_and_export_are_recorded_and_the_registry_serves(repository: Repository) -> None:
     encoder = repository.json("reports/standin/selection.json")["encoder"]
-    expected = ["bert", f"export-{encoder}", "lora", "tfidf", "zeroshot"]
+    expected = ["bert", "e5", f"export-{encoder}", "lora", "tfidf", "zeroshot"]
     assert sorted(repository.runs()) == [(name, "FINISHED") for name in expected]
     program = """
 import mlflow, json
@@ -254,7 +292,7 @@ print(json.dumps([sorted(aliases), list(rows.columns), list(release.columns)]))
     aliases, columns, released = json.loads(
         repository.run(sys.executable, "-c", program).stdout.splitlines()[-1]
     )
-    assert aliases == ["bert", "champion", "lora", "release", "tfidf", "zeroshot"]
+    assert aliases == ["bert", "champion", "e5", "lora", "release", "tfidf", "zeroshot"]
     assert columns == released == ["label", "abstained", "positive", "mild", "negative", "irrelevant"]
     assert not list((repository.folder / "mlartifacts").rglob("*.pkl"))
 
@@ -337,12 +375,6 @@ def test_an_experiment_reruns_only_what_depends_on_its_parameter(repository: Rep
     repository.run("dvc", "checkout", "-q")
 
 
-def test_an_experiment_in_a_temporary_copy_reaches_the_same_store(repository: Repository) -> None:
-    repository.run("dvc", "exp", "run", "--temp", "-S", "tfidf.c=2.0", "--name", "aside")
-    assert "aside-tfidf" in [name for name, _ in repository.runs()]
-    assert not list((repository.folder / ".dvc/tmp/exps").rglob("mlflow.db"))
-
-
 def test_another_source_and_back_reruns_nothing_and_loses_nothing(repository: Repository) -> None:
     raw = repository.folder / "data/raw/private"
     raw.mkdir()
@@ -350,7 +382,8 @@ def test_another_source_and_back_reruns_nothing_and_loses_nothing(repository: Re
         repository.folder / "data/raw/standin/comments.xlsx", dtype=str, sheet_name="first half"
     )
     table = table[table["truth"].notna()].rename(columns={"truth": "label"})
-    table[["comment", "label"]].to_excel(raw / "own.xlsx", index=False)
+    table = canaries.planted(table)
+    table[["nr", "author", "comment", "label"]].to_excel(raw / "own.xlsx", index=False)
     repository.run("dvc", "add", "-q", "data/raw/private")
     repository.run("dvc", "repro", "-q", "split@standin")  # the pointer is no stage's business
     done = repository.run("dvc", "exp", "run", "-S", "data.source=private", "--name", "own")
@@ -358,13 +391,25 @@ def test_another_source_and_back_reruns_nothing_and_loses_nothing(repository: Re
     repository.run("git", "add", "-A")
     repository.run("git", "commit", "-qm", "private results")
     assert not repository.run("git", "ls-files", "data/private", "models/release").stdout
-    for source in ("standin", "private", "standin"):
+    for source in ("standin", "private"):
         lock = (repository.folder / "dvc.lock").read_text()
         done = repository.run("dvc", "exp", "run", "-S", f"data.source={source}")
         assert repository.ran(done) == set()
         assert (repository.folder / "dvc.lock").read_text() == lock
-    changed = repository.run("git", "status", "--short").stdout.split()
-    assert changed in ([], ["M", "params.yaml"])
+        changed = repository.run("git", "status", "--short").stdout.split()
+        assert changed == ([] if source == "private" else ["M", "params.yaml"])
+
+
+def test_an_experiment_queued_for_a_copy_of_its_own_reaches_the_same_store(
+    repository: Repository,
+) -> None:
+    changes = ("-S", "data.source=private", "-S", "tfidf.c=2.0")
+    repository.run("dvc", "exp", "run", "--queue", *changes, "--name", "aside")
+    repository.run("dvc", "exp", "run", "--run-all")
+    assert "aside-tfidf" in [name for name, _ in repository.runs()]
+    copies = repository.folder / ".dvc/tmp/exps"
+    assert not list(copies.rglob("mlflow.db"))
+    assert [path for path in canaries.files(copies) if b"train: " in path.read_bytes()]  # its log
 
 
 def test_a_source_that_is_not_here_is_one_polite_line(repository: Repository) -> None:
@@ -377,30 +422,64 @@ def test_a_source_that_is_not_here_is_one_polite_line(repository: Repository) ->
     assert "the owner of this repository" in told[0]
     assert "data.source=standin" in told[0]
     repository.run("git", "checkout", "-q", ".")
+    repository.run("dvc", "checkout", "-q")
+
+
+BROKEN = {
+    "shifted.csv": "nr,author,comment,label\n1,a,mild,{0}\n2,b,{0},{0}\n",
+    "half.jsonl": '{{"nr": "1", "comment": "{0}", "label": "mild"}}\n{{"nr": "{0}", "comm',
+    "typed.jsonl": '{{"nr": 1, "author": {{"{0}": 1}}, "comment": ["{0}"], "label": "{0}"}}\n',
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_rows_are_told_without_their_text(repository: Repository, name: str) -> None:
+    raw = f"data/broken/{Path(name).stem}"
+    (repository.folder / raw).mkdir(parents=True)
+    (repository.folder / raw / name).write_text(BROKEN[name].format(canaries.plain()[0]))
+    out = ("--out", f"{raw}.parquet", "--ledger", f"{raw}.json")
+    given = ("--source", "private", "--raw", raw, "--codebook", "codebooks/gender.yaml")
+    done = repository.run("python", "-m", "stages.ingest", *given, *out, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"ingest: {name}, ")
+    assert not canaries.found("printed", (done.stdout + done.stderr).encode())
+
+
+def test_a_bug_keeps_its_traceback_and_tells_no_text(repository: Repository) -> None:
+    lock = yaml.safe_load((repository.folder / "dvc.lock").read_text("utf-8"))
+    spoiled = "data/broken/split.parquet"
+    rows = pd.read_parquet(repository.folder / "data/private/split.parquet")
+    rows.assign(text=[[text] for text in rows["text"]]).to_parquet(repository.folder / spoiled)
+    command = lock["stages"]["train@private-tfidf"]["cmd"].replace("data/private/split.parquet", spoiled)
+    assert spoiled in command
+    done = repository.run(*command.split(), check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert not canaries.found("printed", (done.stdout + done.stderr).encode())
 
 
 def test_a_killed_training_leaves_no_model_and_the_next_run_is_clean(repository: Repository) -> None:
-    repository.run("dvc", "exp", "run", "-S", "data.source=standin")
     before = repository.run("git", "status", "--short").stdout
-    shutil.rmtree(repository.folder / "models/candidates/standin/bert")
+    shutil.rmtree(repository.folder / "models/candidates/private/bert")
     lock = yaml.safe_load((repository.folder / "dvc.lock").read_text("utf-8"))
-    process = subprocess.Popen(
-        lock["stages"]["train@standin-bert"]["cmd"].split(),
-        cwd=repository.folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while "RUNNING" not in dict(repository.runs()).values() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with (repository.home / "killed.log").open("w") as log:
+        process = subprocess.Popen(
+            repository.there(*lock["stages"]["train@private-bert"]["cmd"].split()),
+            cwd=repository.folder,
+            env=environment(repository.home),
+            stdout=log,
+            stderr=log,
+        )
+        deadline = time.monotonic() + 60
+        while "RUNNING" not in dict(repository.runs()).values() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     assert "RUNNING" in dict(repository.runs()).values()
-    assert not (repository.folder / "models/candidates/standin/bert").exists()
+    assert not (repository.folder / "models/candidates/private/bert").exists()
     repository.run("dvc", "repro")
     assert repository.run("git", "status", "--short").stdout == before
-    repository.run("dvc", "repro", "-f", "-s", "train@standin-tfidf")
+    repository.run("dvc", "repro", "-f", "-s", "train@private-tfidf")
     statuses = [status for _, status in repository.runs()]
     assert "RUNNING" not in statuses
     assert "KILLED" in statuses
@@ -441,10 +520,115 @@ def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repositor
     assert "2025-01-01" in set(rows["answered"])
 
     with (dropped / "one.output.jsonl").open("a") as file:
-        file.write('{"custom_id": "half a li')
+        file.write('{"custom_id": "half a li' + canaries.plain()[0])
     done = repository.run("dvc", "repro", "label@private", check=False)
     assert done.returncode != 0
     told = repository.said(done, "answer")
     assert "data/raw/answers/private/one.output.jsonl, line" in told
     assert labels.read_bytes() == before
     assert (folder / "data/private/answers/one.output.jsonl").exists()  # what was there stays
+
+
+def test_no_canary_is_in_anything_that_is_shared_or_left_about(repository: Repository) -> None:
+    """A private table with canaries went through every family, an experiment, a queue, failures and a
+    kill: none is in git, MLflow, reports, models, logs, what was printed, home or temporary files."""
+    places = [("printed", repository.printed.encode()), *canaries.shareable(repository.folder)]
+    places += [(str(path), path.read_bytes()) for path in canaries.files(repository.home)]
+    names = [name for name, _ in places]
+    for wanted in ("git's objects", "mlflow.db", "dvc.lock", "reports/private/report.md"):
+        assert wanted in names
+    for folder in ("mlartifacts/", "models/release/private/", ".dvc/tmp/exps/", ".git/logs/"):
+        assert [name for name in names if name.startswith(folder)], folder
+    leaked = {place for name, content in places for place in canaries.found(name, content)}
+    assert leaked == set()
+    audited = repository.run(*CLI, "audit", "--source", "private", check=False)
+    assert audited.returncode == 0, audited.stdout
+    assert re.search(r"searched for \d\d+ rows of private", audited.stdout)
+    # the same search finds all that lies where it must
+    private = (repository.folder / "data/private/split.parquet").read_bytes()
+    assert canaries.found("split", private)
+    texts = pd.read_parquet(repository.folder / "data/private/split.parquet")["text"]
+    everything = [*canaries.plain(), *canaries.chinese(), *canaries.addresses(), *canaries.phones()]
+    assert all(texts.str.contains(one, regex=False).any() for one in everything)
+
+
+def test_no_library_wrote_a_card_or_a_cache_of_texts(repository: Repository) -> None:
+    """sentence-transformers and SetFit write training texts into README.md, datasets into its cache."""
+    written = [*canaries.files(repository.folder / "models"), *canaries.files(repository.home)]
+    written += canaries.files(repository.folder / "mlartifacts")
+    written.remove(repository.folder / "models/README.md")  # the repository's own
+    assert len(written) > 100
+    for path in written:
+        name = path.relative_to(path.anchor).as_posix().lower()
+        assert path.suffix not in (".md", ".arrow", ".pkl", ".pickle", ".bin", ".pt"), name
+        assert "modelcard" not in path.name.lower()
+
+
+def test_nothing_was_tried_on_the_network(repository: Repository) -> None:
+    """All of this file's commands ran where only the loopback answers, with no variable set that
+    would keep a library quiet."""
+    if repository.network is None:
+        pytest.skip("this machine lends no network namespace (unshare and ip, as root or a user)")
+    assert repository.network.tried == []
+    assert repository.network.packets == 0
+
+
+def test_whatever_is_tried_there_is_counted(repository: Repository, tmp_path: Path) -> None:
+    program = """
+import socket
+from contextlib import suppress
+with suppress(OSError):
+    socket.create_connection(("203.0.113.9", 443), timeout=0.3)
+with suppress(OSError):
+    socket.getaddrinfo("telemetry.example.org", 443)
+own = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(own.getsockname())
+"""
+    try:
+        with Nowhere(tmp_path) as network:
+            command = [*network.prefix(repository.folder), sys.executable, "-c", program]
+            subprocess.run(command, env=environment(repository.home), check=True)
+            tried, packets = network.tried, network.packets
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    assert tried[0] == "tcp 203.0.113.9:443"
+    assert set(tried[1:]) == {"udp 198.51.100.53:53 telemetry.example.org"}
+    assert packets == len(tried)
+
+
+def test_a_canary_that_is_planted_is_found_wherever_and_however(repository: Repository) -> None:
+    folder = repository.folder
+    planted = {}
+    for place in (
+        folder / "reports/private/notes",
+        folder / "mlartifacts/gender/notes",
+        folder / "models/release/private/notes",
+        folder / "models/candidates/private/bert/notes",
+        folder / ".dvc/tmp/exps/notes",
+        repository.home / ".cache/huggingface/datasets",
+    ):
+        place.mkdir(parents=True)
+        for number, (name, encode) in enumerate(canaries.ENCODINGS.items()):
+            canary = [*canaries.plain(), *canaries.chinese()][number * 13]
+            pack = list(canaries.PACKED.values())[number % 3]
+            planted[place / name] = encode(f"{number} {canary}.")
+            planted[place / f"{name}.packed"] = pack(encode(canary))
+    for path, content in planted.items():
+        path.write_bytes(content)
+    kept = ["git", "hash-object", "-w", "--stdin"]  # no branch leads there
+    subprocess.run(kept, cwd=folder, input=canaries.addresses()[0].encode(), check=True)
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        store.execute("INSERT INTO experiment_tags VALUES ('note', ?, 0)", canaries.phones()[:1])
+    known = {str(path) for path in [*planted, folder / "git's objects", folder / "mlflow.db"]}
+    places = [(str(folder / name), content) for name, content in canaries.shareable(folder)]
+    places += [(str(path), path.read_bytes()) for path in canaries.files(repository.home)]
+    hits = {name for name, content in places if canaries.found(name, content)}
+    assert hits == known
+    audited = repository.run(*CLI, "audit", "--source", "private", check=False)
+    assert audited.returncode == 1
+    counts = dict(re.findall(r"^([\w' ]+): .*, (\d+) found$", audited.stdout, re.MULTILINE))
+    assert int(counts.pop("git objects")) > 0
+    each = str(2 * (len(canaries.ENCODINGS) - 1))  # it doesn't read backwards
+    folders = ("files", "reports", "release", "dvc's logs", "caches")
+    assert counts == {**dict.fromkeys(folders, each), "mlflow": str(int(each) + 1)}
+    assert canaries.STEM not in audited.stdout + audited.stderr

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from undertone import scratch
+from undertone import loading, scratch
 from undertone.errors import Problem
 from undertone.files import read_json, sha256
 
@@ -160,9 +160,9 @@ def _copy(folder: Path, out: Path, base: str) -> None:
         shutil.copyfile(path, out / path.name)
     for name in ("config.json", "tokenizer_config.json"):
         path = out / name
-        if path.is_file() and "auto_map" in json.loads(path.read_text("utf-8")):
+        if path.is_file() and (code := loading.code_in(path)):
             raise Problem(
-                f"it needs code of its own (auto_map in {name}), which is never run",
+                f"it needs code of its own ({', '.join(code)} in {name}), which is never run",
                 where=base,
                 remedy="Choose an architecture that transformers knows.",
             )

@@ -1,10 +1,9 @@
 """The release bundle: what is in it, and the manifest that leads back to where it came from.
 
 `manifest.json`: the variants and which of them runs by default, a sha256 of every file, digests of
-data, codebook and encoder, of the code that made it, and the versions of the libraries.
+data, codebook and encoder, of the code that made it, the versions of the libraries, and its own digest.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from undertone import code, onnx
 from undertone.errors import Problem
 from undertone.files import sha256, size
 from undertone.models import Classifier, Exportable
-from undertone.predictor import MANIFEST
+from undertone.predictor import MANIFEST, read_manifest, sealed
 
 LIBRARIES = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")
 
@@ -55,13 +54,11 @@ def write(
 
 def add_parity(folder: Path, parities: Mapping[str, Mapping[str, float]]) -> None:
     """Put what was measured against PyTorch on validation beside each variant."""
-    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    manifest = read_manifest(folder)
     for variant, one in parities.items():
         manifest["variants"][variant]["parity"] = dict(one)
     _save(folder, manifest)
 
 
 def _save(folder: Path, manifest: Mapping[str, Any]) -> None:
-    (folder / MANIFEST).write_text(
-        json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-    )
+    (folder / MANIFEST).write_text(sealed(manifest), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,14 +118,89 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     lineage = commands.add_parser("lineage", help="where a registered version came from")
     lineage.add_argument("version", help="gender/3, models:/gender@champion, or a version's number")
+    lineage.add_argument(
+        "--verify", action="store_true", help="hash again what of it is here: equal or not"
+    )
     lineage.set_defaults(run=_lineage)
+
+    sync = commands.add_parser(
+        "sync", help="send runs recorded offline; make MLflow and reports/runs.jsonl hold the same"
+    )
+    sync.set_defaults(run=_sync)
 
     relocate = commands.add_parser("relocate", help="repair mlflow.db after the repository was moved")
     relocate.set_defaults(run=_relocate)
 
+    server = commands.add_parser("server", help="start the team's MLflow server")
+    server.add_argument("--home", type=Path, default=Path(".server"), help="settings and secrets")
+    server.add_argument("--host", default="127.0.0.1", help="by default %(default)s")
+    server.add_argument("--port", type=int, default=5000)
+    server.add_argument("--exposed", action="store_true", help="allow a --host that others can reach")
+    server.add_argument("--upgrade", action="store_true", help="first the tables, for a newer MLflow")
+    server.set_defaults(run=_server)
+
+    grant = commands.add_parser("grant", help="let somebody see or change a codebook on the server")
+    grant.add_argument("user", metavar="USER")
+    grant.add_argument("codebook", metavar="CODEBOOK", help="its runs and its registered models")
+    grant.add_argument("level", choices=["read", "edit", "manage"], help="manage: may grant as well")
+    grant.add_argument("--new", action="store_true", help="make the account, and print its password")
+    grant.add_argument("--stdin", action="store_true", help="with --new: read the password instead")
+    grant.set_defaults(run=_grant)
+
+    revoke = commands.add_parser("revoke", help="take rights on the server away")
+    revoke.add_argument("user", metavar="USER")
+    revoke.add_argument("codebook", nargs="?", metavar="CODEBOOK", help="by default the account goes")
+    revoke.set_defaults(run=_revoke)
+
+    password = commands.add_parser("password", help="another password on the server; asks for it")
+    password.add_argument("user", nargs="?", metavar="USER", help="by default oneself")
+    password.set_defaults(run=_password)
+
+    grants = commands.add_parser("grants", help="who may see and change what on the server")
+    grants.set_defaults(run=_grants)
+
+    private = commands.add_parser("private", help="bring private files under DVC")
+    private_commands = private.add_subparsers(required=True, metavar="add")
+    add = private_commands.add_parser("add", help="tables into data/raw/<source>, tracked, not in git")
+    add.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    add.add_argument("--source", default="private", help="by default private")
+    add.add_argument("--replace", action="store_true", help="a file of the same name")
+    add.add_argument("--push", action="store_true", help="send them to the private remote as well")
+    add.set_defaults(run=_private_add)
+
+    audit = commands.add_parser("audit", help="whether private text stands where others may see it")
+    audit.add_argument("files", type=Path, nargs="*", metavar="FILE", help="look at these alone")
+    audit.add_argument("--staged", action="store_true", help="look at what `git commit` would take")
+    audit.add_argument("--history", action="store_true", help="look at git's objects and messages")
+    audit.add_argument(
+        "--place", action="append", metavar="NAME", help="of those that `undertone audit` lists"
+    )
+    audit.add_argument(
+        "--source", action="append", metavar="SOURCE", help="whose rows; by default all that are here"
+    )
+    audit.set_defaults(run=_audit)
+
+    intact = commands.add_parser("verify", help="whether cache and remote hold the bytes they name")
+    intact.add_argument(
+        "--remote", nargs="?", const="", metavar="NAME", help="also of a remote, by default the default"
+    )
+    intact.add_argument(
+        "--repair", action="store_true", help="set damaged files of the cache and workspace aside"
+    )
+    intact.set_defaults(run=_verify)
+
+    access = commands.add_parser("access", help="what is missing to reach data and MLflow's server")
+    access.add_argument("--remote", metavar="NAME", help="by default the default remote")
+    access.set_defaults(run=_access)
+
     chosen = parser.parse_args(arguments)
     try:
-        return int(chosen.run(chosen) or 0)
+        code = int(chosen.run(chosen) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Problem as problem:
         for line in str(problem).splitlines():
             print(f"undertone: {line}", file=sys.stderr)
@@ -302,15 +378,147 @@ def _plan(given: argparse.Namespace) -> None:
 
 
 def _lineage(given: argparse.Namespace) -> None:
-    from undertone.lineage import describe
+    from undertone import lineage
 
-    print(describe(given.version))
+    if not given.verify:
+        print(lineage.describe(given.version))
+        return
+    told, differs = lineage.verify(given.version)
+    print(told)
+    if differs:
+        raise Problem(
+            f"{len(differs)} not as they were: {'; '.join(differs)}",
+            where=given.version,
+            remedy="`undertone lineage` without --verify says how to bring them back.",
+        )
+
+
+def _sync(_: argparse.Namespace) -> int:
+    from undertone.sync import sync
+
+    done, trouble = sync()
+    print("\n".join(done))
+    for line in trouble:
+        print(f"undertone: {line}", file=sys.stderr)
+    return int(bool(trouble))
 
 
 def _relocate(_: argparse.Namespace) -> None:
     from undertone.tracking import relocate
 
-    print(relocate())
+    changed = relocate()
+    print(
+        f"{changed} paths in mlflow.db now lead to the artifacts in this folder"
+        if changed
+        else "every path in mlflow.db leads to this folder already"
+    )
+
+
+def _server(given: argparse.Namespace) -> None:
+    from undertone.team import serve
+
+    serve(
+        given.home,
+        host=given.host,
+        port=given.port,
+        exposed=given.exposed,
+        upgrade=given.upgrade,
+    )
+
+
+def _grant(given: argparse.Namespace) -> None:
+    from undertone import team
+
+    server = team.Server.found()
+    if given.stdin and not given.new:
+        raise Problem("--stdin needs --new", remedy="It reads the password of a new account.")
+    if given.new:
+        said = sys.stdin.readline().rstrip("\n") if given.stdin else None
+        password = team.create(server, given.user, said)
+        if not said:
+            print(f"{given.user}'s password, shown only now: {password}")
+    team.grant(server, given.user, given.codebook, given.level)
+    print(f"{given.user} may {given.level} {given.codebook}: runs and models")
+
+
+def _password(given: argparse.Namespace) -> None:
+    from getpass import getpass
+
+    from undertone import team
+
+    server = team.Server.found()
+    typed = getpass("New password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    team.change(server, typed, given.user)
+    print(f"{given.user or server.username} has a new password; write it where the old one stands")
+
+
+def _revoke(given: argparse.Namespace) -> None:
+    from undertone import team
+
+    team.revoke(team.Server.found(), given.user, given.codebook)
+    gone = f"may no longer see {given.codebook}" if given.codebook else "has no account any more"
+    print(f"{given.user} {gone}")
+
+
+def _grants(_: argparse.Namespace) -> None:
+    from undertone import team
+
+    print(team.grants(team.Server.found()))
+
+
+def _private_add(given: argparse.Namespace) -> None:
+    from undertone import sharing
+    from undertone.params import read_params
+
+    settings = read_params().ingest.get(given.source)
+    done = sharing.add(given.files, given.source, settings, replace=given.replace, push=given.push)
+    print(done)
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from undertone import sharing
+
+    found = sharing.verify(remote=given.remote, repair=given.repair)
+    print(found.told())
+    if found.bad and not given.repair:
+        print("undertone verify --repair sets aside what is wrong here; a remote mends its owner")
+    return int(bool(found.bad))
+
+
+def _audit(given: argparse.Namespace) -> int:
+    from undertone import audit
+    from undertone.files import root
+    from undertone.needles import Needles
+
+    repository = root()
+    needles = Needles.of(repository, given.source)
+    if needles.empty:
+        remedy = "Run `dvc pull`; without the data there is nothing to search for."
+        raise Problem("no private rows are here", where="data", remedy=remedy)
+    also, names = [], list(given.place or [])
+    if given.files:
+        also.append(audit.Place("files given", lambda: audit.files(Path.cwd(), given.files)))
+    if given.staged:
+        also.append(audit.Place("staged", lambda: audit.staged(repository), audit.UNSTAGE))
+    if given.history:
+        names += ["git objects", "git's own files"]
+    names += [place.name for place in also]
+    done = []
+    for one in audit.reports(repository, needles, names, also):
+        print(one, flush=True)
+        done.append(one)
+    print(audit.told(done, needles))
+    return int(any(one.findings for one in done))
+
+
+def _access(given: argparse.Namespace) -> int:
+    from undertone import access
+
+    failed = 0
+    for check in access.examine(given.remote):
+        print(check, flush=True)
+        failed += not check.ok
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ PLUMBING = {
     Path("stages/__init__.py"),
     *(
         Path(f"undertone/{name}.py")
-        for name in ("__init__", "errors", "files", "params", "provenance", "stage", "tracking")
+        for name in "__init__ errors files integrity journal params provenance stage tracking".split()
     ),
 }
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from undertone.files import read_json, root, write_json
 from undertone.request import ASKED, shards
 
 STATE = Path("data/.batches")  # what was paid for; no output of DVC's, so it outlives a killed stage
+RECORD = "sent.jsonl"  # in it: what left this machine, a line an upload
+_WHOM = ("voter", "provider", "host", "model", "prompt", "prompt_sha256")
 
 Voters = Mapping[str, params.Voter]
 
@@ -54,13 +59,15 @@ def from_endpoint(
     voters: Voters,
     providers: Mapping[str, params.Provider],
     settings: params.Endpoint,
+    allowed: Collection[str],
     before: Path,
+    sent: Path,
     out: Path,
 ) -> str:
     """What each voter's batch service gives back; `before` holds the answers so far, if there are any.
 
-    What is submitted is noted beside the state, whatever becomes of the requests' own record. `Problem`
-    where a provider may not read the source.
+    Whatever is submitted is noted first: with its ids beside the state, and without them in `sent`.
+    `Problem` where a provider may not read the source, or its host isn't among `allowed`.
     """
     for name, voter in voters.items():
         if source not in providers[voter.provider].may_read:
@@ -72,8 +79,31 @@ def from_endpoint(
     ballots = {
         name: (shards(requests, name), providers[voter.provider]) for name, voter in voters.items()
     }
-    _note(read_json(requests / "egress.json"), source)
-    return endpoint.answers(ballots, settings, state=root() / STATE, before=before, out=out)
+    asked = tables.read(requests / "asked.parquet", ASKED, key="custom_id")
+    ids = dict(zip(asked["custom_id"], asked["id"], strict=True))
+    planned = {one["voter"]: one for one in read_json(requests / "egress.json")["voters"]}
+
+    def note(voter: str, leaving: frozenset[str]) -> None:
+        _note(
+            {
+                "source": source,
+                **{key: planned[voter][key] for key in _WHOM},
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "requests": len(leaving),
+                "ids": sorted(ids[one] for one in leaving),
+            }
+        )
+        summarise(source, sent)
+
+    return endpoint.answers(
+        ballots,
+        settings,
+        allowed=allowed,
+        note=note,
+        state=root() / STATE,
+        before=before,
+        out=out,
+    )
 
 
 def from_local_model(
@@ -123,14 +153,54 @@ def from_simulation(
     return simulated.answers(asked, truth, voters, codebook, seed=seed, out=out)
 
 
-def _note(egress: Mapping[str, Any], source: str) -> None:
-    """Add to the record of all that was ever submitted, one line a voter and set of requests."""
-    record = root() / STATE / "egress.jsonl"
+def summarise(source: str, sent: Path) -> None:
+    """Write what was ever sent of a source, and to whom, into `sent`: counts and days, no ids.
+
+    An entry stands for what one clone sent to one model under one prompt. `record_sha256` is over that
+    clone's record of it, whose random `nonce` keeps the ids from being guessed. What `sent` says of
+    other clones stays.
+    """
+    record = root() / STATE / RECORD
+    lines = record.read_bytes().splitlines() if record.exists() else []
+    clone = hashlib.sha256(lines[0]).hexdigest()[:12] if lines else ""
+    parts: dict[tuple[str, ...], list[bytes]] = {}
+    for line in lines:
+        told = json.loads(line)
+        if told["source"] == source:
+            parts.setdefault(tuple(str(told[key]) for key in _WHOM), []).append(line)
+    entries = [one for one in _entries(sent) if one["clone"] != clone]
+    for whom, noted in sorted(parts.items()):
+        told = [json.loads(line) for line in noted]
+        entries.append(
+            {
+                **dict(zip(_WHOM, whom, strict=True)),
+                "clone": clone,
+                "uploads": len(told),
+                "requests": sum(one["requests"] for one in told),
+                "comments": len({id_ for one in told for id_ in one["ids"]}),
+                "first": told[0]["at"][:10],
+                "last": told[-1]["at"][:10],
+                "record_sha256": hashlib.sha256(b"\n".join(noted)).hexdigest(),
+            }
+        )
+    write_json(sent, {"sent": entries})
+
+
+def _entries(sent: Path) -> list[dict[str, Any]]:
+    found = read_json(sent)["sent"] if sent.exists() else []
+    assert isinstance(found, list)
+    return found
+
+
+def _note(sending: Mapping[str, Any]) -> None:
+    """Add a line to this clone's record of all that it ever sent."""
+    record = root() / STATE / RECORD
     record.parent.mkdir(parents=True, exist_ok=True)
-    known = set(record.read_text("utf-8").splitlines()) if record.exists() else set()
-    lines = [json.dumps({"source": source, **one}, ensure_ascii=False) for one in egress["voters"]]
+    line = json.dumps({**sending, "nonce": secrets.token_hex(16)}, ensure_ascii=False)
     with record.open("a", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines if line not in known)
+        file.write(f"{line}\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def nobody(out: Path) -> str:

@@ -15,12 +15,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from tqdm import tqdm
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 KINDS = ("output", "errors")
+Note = Callable[[str, frozenset[str]], None]  # told of a voter and the custom_ids that leave now
 DOWNLOADS = 3  # of a file whose end is missing
 FIRST_PAUSE, MOST_PAUSE = 0.5, 8.0  # seconds; openai doubles its pauses in the same way
 LONGEST_PAUSE = 120.0  # seconds; what a provider asks for beyond is left to the next run, as openai does
@@ -73,6 +75,8 @@ def answers(
     ballots: Mapping[str, tuple[Sequence[Path], params.Provider]],
     settings: params.Endpoint,
     *,
+    allowed: Collection[str],
+    note: Note,
     state: Path,
     before: Path,
     out: Path,
@@ -83,13 +87,15 @@ def answers(
     What the voter answered in another shard, or in the files of the folder `before` (what `out` holds
     so far, perhaps a colleague's), isn't asked again; it comes into `<shard>.known.jsonl`.
     What got no answer or only errors is asked again, `settings.rounds` times at most, but for a batch
-    that somebody cancelled. `Problem` for a missing key, a refusal, a provider that can't be reached
-    and one that takes too long; `out` is then as it was, and another call goes on.
+    that somebody cancelled. Only hosts in `allowed` are connected to, and `note` hears of every set of
+    requests before it leaves. `Problem` for another host and for a missing key, both before any
+    connection, for a refusal, a provider that can't be reached and one that takes too long; `out` is
+    then as it was, and another call goes on.
     """
     jobs: dict[_Shard, _Service] = {}
     with _silence(), ExitStack() as stack:
         for voter, (shards, provider) in ballots.items():
-            service = stack.enter_context(_Service(provider, voter, settings))
+            service = stack.enter_context(_Service(provider, voter, settings, allowed, note))
             # an edited shard is another job, another voter or provider another folder of jobs
             whom = hashlib.sha256(f"{(provider.url or '').rstrip('/')}\n{voter}".encode()).hexdigest()
             jobs |= {_shard(path, state / whom): service for path in shards}
@@ -208,10 +214,19 @@ class _Refused(Problem):
 class _Service:
     """A provider's files and batches, with every trouble told as a `Problem` without its words."""
 
-    def __init__(self, provider: params.Provider, voter: str, settings: params.Endpoint) -> None:
+    def __init__(
+        self,
+        provider: params.Provider,
+        voter: str,
+        settings: params.Endpoint,
+        allowed: Collection[str],
+        note: Note,
+    ) -> None:
         self.voter = voter
         self._settings = settings
         self._provider = provider
+        self._allowed = allowed
+        self._note = note
         host = urlsplit(provider.url or "").hostname
         self.where = f"voter {voter} at {host}" if host else f"voter {voter}"
         self._client = self._connected()
@@ -227,6 +242,7 @@ class _Service:
     def upload(self, job: _Shard, number: int, asked: frozenset[str]) -> str:
         """The id of a new file that holds the shard's requests whose ids are asked."""
         name = f"{job.path.stem}.{number}.jsonl"
+        self._note(self.voter, asked)  # an upload that fails may have arrived
         with self._troubles(f"{job.path.name} isn't taken"):
             if asked == job.ids:
                 with job.path.open("rb") as file:
@@ -333,6 +349,8 @@ class _Service:
                 where=self.where,
                 remedy="Set its `url` in params.yaml, or choose another door in `answer`.",
             )
+        own = urlsplit(provider.url)
+        self._permit(own.hostname or "", "comments may not be sent to")
         key = os.environ.get(name, "").strip() if name else ""
         # a key that HTTP can't carry would be quoted in the error about it
         if not re.fullmatch(r"[!-~]+", key):
@@ -345,22 +363,23 @@ class _Service:
                 if name
                 else "Set its `key` in params.yaml.",
             )
+        proxy = _proxy(own)
+        if proxy:
+            self._permit(urlsplit(proxy).hostname or "", "the environment names a proxy at")
+        import httpx2
         import openai
-
-        own = urlsplit(provider.url)
 
         def checked(request: "httpx2.Request") -> None:
             for header in set(request.headers) - _HEADERS:
                 del request.headers[header]
-            if request.method != "GET" and (request.url.scheme, request.url.host) != (
-                own.scheme,
-                own.hostname,
-            ):
+            towards = urlsplit(str(request.url))
+            if request.method != "GET" and _origin(towards) != _origin(own):
                 raise Problem(
                     "sends the requests on to another host, which is refused",
                     where=self.where,
                     remedy="Check the provider's `url` in params.yaml.",
                 )
+            self._permit(towards.hostname or "", "sends its answers from")
 
         return openai.OpenAI(
             api_key=key,
@@ -369,8 +388,24 @@ class _Service:
             max_retries=self._settings.retries,
             # named here, as OPENAI_CUSTOM_HEADERS would put another in its place
             default_headers={"Authorization": f"Bearer {key}"},
-            http_client=openai.DefaultHttpx2Client(event_hooks={"request": [checked]}),
+            # the proxy is the one that was checked, and no other that the environment names
+            http_client=openai.DefaultHttpx2Client(
+                trust_env=False,
+                proxy=proxy,
+                verify=httpx2.create_ssl_context(),
+                event_hooks={"request": [checked]},
+            ),
         )
+
+    def _permit(self, host: str, what: str) -> None:
+        """`Problem` unless comments may go to this host."""
+        if host not in self._allowed:
+            shown = host if re.fullmatch(r"[a-z0-9.:-]{1,253}", host) else "another host"
+            raise Problem(
+                f"{what} {shown}, which privacy.allowed_hosts doesn't name",
+                where=self.where,
+                remedy=f"If that is meant, add {shown} to privacy.allowed_hosts in params.yaml.",
+            )
 
     @contextmanager
     def _troubles(
@@ -411,6 +446,19 @@ class _Service:
         else:
             return
         raise problem from None  # what openai says may hold a text
+
+
+def _origin(url: SplitResult) -> tuple[str, str | None, int]:
+    return url.scheme, url.hostname, url.port or {"http": 80}.get(url.scheme, 443)
+
+
+def _proxy(url: SplitResult) -> str | None:
+    """The proxy that the environment names for this address; none for http://, that is this machine."""
+    named = getproxies()
+    proxy = named.get(url.scheme) or named.get("all")
+    if url.scheme == "http" or not proxy or proxy_bypass(url.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _shard(path: Path, folder: Path) -> _Shard:

@@ -59,7 +59,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def md5(path: Path) -> str:
     """The md5 of a file's bytes or of a folder's listing, as dvc.lock holds it.
 
-    A folder's is the md5 of the JSON list of its files, sorted by path, with the suffix `.dir`.
+    A folder's is the md5 of the JSON list of its files, sorted by path, with the suffix `.dir`;
+    without those that .dvcignore names.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -70,11 +71,17 @@ def md5(path: Path) -> str:
         (
             {"md5": md5(file), "relpath": file.relative_to(path).as_posix()}
             for file in path.rglob("*")
-            if file.is_file()
+            if file.is_file() and not _ignored(file.relative_to(path))
         ),
         key=lambda entry: entry["relpath"],
     )
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _ignored(inside: Path) -> bool:
+    return (
+        inside.suffix in (".tmp", ".pyc") or inside.name == ".gitignore" or "__pycache__" in inside.parts
+    )
 
 
 def sha256(path: Path) -> str:

@@ -1,74 +1,202 @@
-"""What may not go into git: private data, workbooks under any name, model weights, large files.
+"""What may not go into git: private data, workbooks under any name, weights, keys, encoded texts.
 
-`python -m undertone.guard` looks at what is staged (the pre-commit hook), with `--tracked` at all that
-git tracks. It names files, never what stands in them. Standard library only, so that it runs anywhere.
+    python -m undertone.guard              what is staged (the hook pre-commit)
+    python -m undertone.guard --message F  the message in F (commit-msg)
+    python -m undertone.guard --push R     what a push to R publishes, which git tells (pre-push)
+    python -m undertone.guard --tracked    all that git tracks
+    python -m undertone.guard --history    every file, message and name of every ref (CI)
+
+It names files, never what stands in them. Standard library only, so that it runs anywhere; where the
+private texts are, `hook` looks for them besides.
 """
 
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
-LIMIT = 1_000_000  # bytes; the largest source file here is far below
-_PRIVATE = ("data", "models", "mlartifacts")
-_SUFFIXES = {
-    *(".xlsx", ".xlsm", ".xls", ".ods", ".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".db"),
-    *(".safetensors", ".onnx", ".bin", ".pt", ".pkl", ".joblib", ".npy", ".npz"),
-}
-# A file keeps its first bytes when it is renamed.
-_MAGIC = {
-    b"PK\x03\x04": "a zip archive or workbook",
-    b"\xd0\xcf\x11\xe0": "an old or encrypted Office file",
-    b"PAR1": "a parquet table",
-    b"ARROW1": "an Arrow table",
-    b"SQLite format 3\0": "a database",
-    b"\x1f\x8b": "a gzip archive",
-    b"\x80\x04\x95": "a pickle",
-    b"UEsDB": "a workbook in base64",
-}
+from undertone import kinds
+
+_RAW = "--raw --no-renames --no-abbrev --diff-filter=d -z"
 
 
-def fault(path: str, size: int, head: bytes) -> str | None:
-    """Why `path` may not be committed, or None; `head` holds its first bytes."""
-    pure = PurePosixPath(path)
-    if pure.parts[0] in _PRIVATE and not (pure.suffix == ".dvc" or pure.name == "README.md"):
-        return f"{pure.parts[0]}/ holds private data; DVC tracks it, git only the .dvc files"
-    if pure.suffix.lower() in _SUFFIXES:
-        return f"{pure.suffix} files hold data or weights"
-    for magic, name in _MAGIC.items():
-        if head.startswith(magic):
-            return f"it is {name} under another name"
-    if size > LIMIT:
-        return f"{size / 1e6:.1f} MB is more than a source file should have"
-    return None
+class Entry(NamedTuple):
+    """A file in git; `commit` is empty for what is staged or tracked."""
+
+    path: str
+    blob: str
+    mode: str
+    commit: str = ""
 
 
-def faults(revision: str, paths: Iterable[str]) -> list[str]:
-    """A line for each of `paths` that may not be committed; `revision` is `:` for what is staged."""
+class Message(NamedTuple):
+    """What a commit or a tag says; `of` names it."""
+
+    of: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is looked at, and what to do where some of it may not be there; `names` of branches, tags."""
+
+    entries: Sequence[Entry]
+    messages: Sequence[Message]
+    names: Sequence[str]
+    remedy: str
+
+
+def asked(arguments: Sequence[str]) -> Change:
+    """What the command's arguments name; for a push git tells it on standard input."""
+    rewrite = "Take it out of the history before it is pushed (`git rebase`, `git filter-repo`)."
+    if "--message" in arguments:
+        text = Path(arguments[arguments.index("--message") + 1]).read_text("utf-8", "replace")
+        own = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+        return Change([], [Message("this commit", own)], [], "Write what changed and why.")
+    if "--push" in arguments:
+        pushed = [line.split() for line in sys.stdin]
+        new = {name: commit for _, commit, name, _ in pushed if int(commit, 16)}
+        only = [*new.values(), "--not", f"--remotes={arguments[arguments.index('--push') + 1]}"]
+        return Change(history(*only), messages(*only), list(new), rewrite) if new else _NOTHING
+    if "--history" in arguments:
+        return Change(history("--all"), messages("--all"), _refs(), rewrite)
+    entries = tracked() if "--tracked" in arguments else staged()
+    return Change(entries, [], [], "Unstage it: `git restore --staged FILE`; track data with `dvc add`.")
+
+
+_NOTHING = Change([], [], [], "")
+
+
+def staged() -> list[Entry]:
+    """What the next commit adds or changes; a renamed file is a new one."""
+    return list(_changes(_git("diff", "--cached", *_RAW.split())))
+
+
+def tracked() -> list[Entry]:
+    parts = [line.partition("\t") for line in _git("ls-files", "--stage", "-z").split("\0") if line]
+    return [Entry(path, told.split(" ")[1], told.split(" ")[0]) for told, _, path in parts]
+
+
+def history(*revisions: str) -> list[Entry]:
+    """Every file that a commit of `revisions` brought, once for each path, with the newest commit that
+    did, and blobs to which a ref leads without a commit."""
+    found: dict[tuple[str, str], Entry] = {}
+    for entry in _changes(
+        _git("log", *_RAW.split(), "-m", "--root", "--format=%x00%H", *revisions, "--")
+    ):
+        found.setdefault((entry.path, entry.blob), entry)
+    known = {blob for _, blob in found}
+    reached = _git("rev-list", "--objects", *revisions, "--")
+    objects = _git("cat-file", "--batch-check=%(objecttype) %(objectname) %(rest)", given=reached)
+    for line in objects.splitlines():
+        kind, blob, path = line.split(" ", 2)
+        if kind == "blob" and blob not in known:
+            found[path, blob] = Entry(path or "no name", blob, "100644", "a tag")
+    return list(found.values())
+
+
+def messages(*revisions: str) -> list[Message]:
+    """What the commits of `revisions` say, and the tags where that is all refs."""
+    told = _git("log", "-z", "--format=%H%n%B", *revisions, "--").split("\0")
+    said = [Message(*one.split("\n", 1)) for one in told if "\n" in one]
+    tags = _git("for-each-ref", "refs/tags", "--format=%(refname)").split()
+    if "--all" in revisions:
+        said += [Message(tag, _git("for-each-ref", tag, "--format=%(contents)")) for tag in tags]
+    return said
+
+
+def contents(entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes, int]]:
+    """Each entry's bytes, cut above `kinds.LIMIT`, and how many there are; none of a submodule."""
+    with subprocess.Popen(
+        ["git", "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as git:
+        assert git.stdin is not None
+        assert git.stdout is not None
+        for entry in entries:
+            if entry.mode == kinds.MODULE:
+                yield entry, b"", 0
+                continue
+            git.stdin.write(f"{entry.blob}\n".encode())
+            git.stdin.flush()
+            size = int(git.stdout.readline().split()[2])
+            content = git.stdout.read(min(size, kinds.LIMIT))
+            left = size + 1 - len(content)
+            while left:
+                left -= len(git.stdout.read(min(left, 1 << 20)))
+            yield entry, content, size
+        git.stdin.close()
+
+
+def faults(change: Change) -> list[str]:
+    """A line for each file, message and name that may not be there."""
     found = []
-    for path in paths:
-        content = _git("cat-file", "blob", f"{revision}{path}")
-        if reason := fault(path, len(content), content[:16]):
-            found.append(f"{path}: {reason}")
+    for entry, content, size in contents(change.entries):
+        if reason := kinds.of_file(entry.path, content, mode=entry.mode, size=size):
+            found.append(f"{place(entry)}: {reason}")
+    for message in change.messages:
+        if reason := kinds.of_text(message.text):
+            found.append(f"the message of {kinds.shown(message.of)}: {reason}")
+    for name in change.names:
+        if reason := kinds.of_name(name):
+            found.append(f"{kinds.shown(name)}: {reason}")
     return found
 
 
-def main(arguments: Sequence[str]) -> int:
-    listing = (
-        _git("ls-files", "-z")
-        if "--tracked" in arguments
-        else _git("diff", "--cached", "--name-only", "--diff-filter=ACMRT", "-z")
-    )
-    found = faults(":", [path for path in listing.decode().split("\0") if path])
+def place(entry: Entry) -> str:
+    """Path and commit for people."""
+    return kinds.shown(entry.path) + (f" in {entry.commit[:10]}" if entry.commit else "")
+
+
+def told(found: Sequence[str], remedy: str) -> int:
+    """Say what is refused; the exit code."""
     for line in found:
         print(f"not to be committed: {line}", file=sys.stderr)
     if found:
-        print("Unstage with `git restore --staged FILE`; track data with `dvc add`.", file=sys.stderr)
+        print(remedy, file=sys.stderr)
     return 1 if found else 0
 
 
-def _git(*arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE).stdout
+def main(arguments: Sequence[str]) -> int:
+    began = time.perf_counter()
+    change = asked(arguments)
+    found = faults(change)
+    if "--history" in arguments:
+        if not change.entries:
+            return told(["nothing was looked at, there is no commit here"], "Clone it with git.")
+        shallow = _git("rev-parse", "--is-shallow-repository").strip() == "true"
+        print(
+            f"guard: {len(change.messages)} messages, {len(change.entries)} files, "
+            f"{len(change.names)} refs; {len(found)} refused ({time.perf_counter() - began:.1f} s)"
+            + ("; a shallow clone, older commits are not here" if shallow else ""),
+            file=sys.stderr,
+        )
+    return told(found, change.remedy)
+
+
+def _refs() -> list[str]:
+    return _git("for-each-ref", "--format=%(refname)").splitlines()
+
+
+def _changes(raw: str) -> Iterator[Entry]:
+    """The entries of `git diff --raw -z`, or of `git log --raw -z --format=%x00%H`."""
+    commit = ""
+    parts = iter(raw.split("\0"))
+    for part in parts:
+        line = part.strip("\n")
+        if line.startswith(":"):
+            _, mode, _, blob, _ = line.split(" ")
+            yield Entry(next(parts), blob, mode, commit)
+        elif line:
+            commit = line
+
+
+def _git(*arguments: str, given: str = "") -> str:
+    sent = given.encode("utf-8", "surrogateescape")
+    done = subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE, input=sent)
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 if __name__ == "__main__":

@@ -514,6 +514,35 @@ class Bench(Section):
     p95_ms: Annotated[float, Field(gt=0)] | None
 
 
+def _is_a_host(value: str) -> str:
+    if urlsplit(f"https://{value}").hostname != value.strip("[]") or re.search(r"[\s*]", value):
+        raise ValueError("write a host's name alone, in small letters, such as api.openai.com")
+    return value
+
+
+Host = Annotated[str, AfterValidator(_is_a_host)]
+
+
+class Tracking(Section):
+    """`unreachable`: what a stage does when MLflow's store doesn't answer: `record` its run on this
+    machine, to be sent by `undertone sync`, or `refuse` to start."""
+
+    unreachable: Literal["record", "refuse"]
+
+
+class Privacy(Section):
+    """`allowed_hosts`: the only hosts that comments may be sent to, by name, without port."""
+
+    allowed_hosts: list[Host]
+
+
+class Audit(Section):
+    """`public`: files, as patterns from the repository's folder, that were read and found fit for all:
+    what stands in them is no finding anywhere. An earlier version of one is named by its git object."""
+
+    public: list[str]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -543,6 +572,9 @@ class Params(Section):
     prevalence: Prevalence
     export: Export
     bench: Bench
+    tracking: Tracking
+    privacy: Privacy
+    audit: Audit
 
     def candidates(self) -> dict[str, Settings]:
         """Each entry of `models` with its family's section filled in, in the file's order."""

@@ -225,7 +225,7 @@ def coverage_risk(name: str, curve: Mapping[str, Any], rule: Mapping[str, Any] |
             )
         axes.set(xlim=(0, 1.01), xlabel="share of texts answered, the surest first")
         axes.set(ylim=(0, max(0.05, float(high.max()) * 1.05)), ylabel="share of them wrong")
-        axes.legend(loc="upper left", frameon=False)
+        axes.legend(loc="upper center", frameon=False)
     half = int(np.abs(coverage - 0.5).argmin())
 
     def told(at: int) -> str:
@@ -310,9 +310,12 @@ def pareto(
             axes.scatter(one["ms"], value, s=area(one["bytes"]), color=BLUE, alpha=0.6)
             _note(axes, name, one["ms"], value[0], 8)
         height = f1[encoder]["value"] if variants else 0.0
-        for place, (name, (ms, size)) in enumerate(variants.items()):
+        above, right = 0, float("inf")
+        for name, (ms, size) in sorted(variants.items(), key=lambda one: -one[1][0]):
             axes.scatter(ms, height, s=area(size), facecolor="none", edgecolor=ORANGE)
-            _note(axes, name, ms, height, -14 - 10 * place)
+            above = above + 10 if right < 2 * ms else 14  # a name runs into that of its neighbour
+            right = ms
+            _note(axes, name, ms, height, above)
         axes.set_xscale("log")
         axes.margins(0.15)
         axes.set_ylim(-0.03, 1.12)
@@ -443,8 +446,8 @@ def _rows(axes: "Axes", labels: Sequence[str]) -> None:
     axes.invert_yaxis()
 
 
-def _note(axes: "Axes", text: str, x: float, y: float, below: float) -> None:
-    axes.annotate(text, (x, y), (6, below), textcoords="offset points", fontsize=8)
+def _note(axes: "Axes", text: str, x: float, y: float, above: float) -> None:
+    axes.annotate(text, (x, y), (6, above), textcoords="offset points", fontsize=8)
 
 
 def _ends(

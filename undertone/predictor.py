@@ -1,5 +1,6 @@
 """Runs a release bundle with onnxruntime and tokenizers alone: no torch, no transformers, no pickle."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from undertone.labels import LabelSpace, Scores, activated
 from undertone.text import cleaned
 
 MANIFEST = "manifest.json"
+_SEAL = "digest"  # the manifest's own, and its last entry
 
 
 class Predictor:
@@ -38,9 +40,11 @@ class Predictor:
     def load(cls, folder: Path, *, variant: str | None = None, threads: int | None = None) -> Self:
         """The bundle in `folder`, in the variant that its manifest names unless another is asked for.
 
-        `Problem` where a file is missing or not the one that the manifest's digest names.
+        `Problem`, before anything is loaded, where a file is missing, not the one that the manifest's
+        digest names, or more than it names.
         """
         manifest = read_manifest(folder)
+        _refuse_strangers(folder, manifest)
         chosen = variant or manifest["variant"]
         if chosen not in manifest["variants"]:
             raise Problem(
@@ -98,7 +102,8 @@ class Predictor:
         return {name: np.array([given[name]], dtype=np.int64) for name in self._inputs}
 
 
-def read_manifest(folder: Path) -> Mapping[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the bundle says of itself; `Problem` where it is not what was written with it."""
     path = folder / MANIFEST
     if not path.is_file():
         raise Problem(
@@ -106,8 +111,42 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
             where=str(folder),
             remedy="Run `dvc repro export`, or `dvc pull` it.",
         )
-    content: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+    text = path.read_bytes().decode("utf-8", "replace")  # as it stands, line ends too
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or text != sealed(content):
+        raise Problem(
+            "not the manifest that was written with the bundle",
+            where=str(path),
+            remedy="Run `dvc checkout --force` or export again.",
+        )
     return content
+
+
+def sealed(manifest: Mapping[str, Any]) -> str:
+    """A manifest's text, with a digest of all that it says: a changed byte of it shows."""
+    said = {name: value for name, value in manifest.items() if name != _SEAL}
+    digest = hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()
+    return json.dumps({**said, _SEAL: digest}, ensure_ascii=False, indent=2) + "\n"
+
+
+def _refuse_strangers(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """`Problem` unless the folder holds the manifest's files and nothing else: no code, no pickle, no
+    link, no weights beside a graph."""
+    named = {MANIFEST, *(name for name in manifest["sha256"] if Path(name).suffix in (".json", ".onnx"))}
+    strange = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in named or path.is_symlink() or not path.is_file()
+    )
+    if strange:
+        raise Problem(
+            f"{', '.join(strange)}: no file of a bundle, which has graphs and JSON only",
+            where=str(folder),
+            remedy="Remove it, or run `dvc checkout --force`.",
+        )
 
 
 def verify(path: Path, digest: str | None) -> None:
@@ -127,10 +166,17 @@ def open_session(graph: Path, *, threads: int | None) -> ort.InferenceSession:
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    # fused with its skip, a layer norm keeps the next product from being quantised in one step
-    return ort.InferenceSession(
-        graph,
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=["SkipLayerNormFusion"],
-    )
+    try:
+        # fused with its skip, a layer norm keeps the next product from being quantised in one step
+        return ort.InferenceSession(
+            graph,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["SkipLayerNormFusion"],
+        )
+    except Exception as error:  # onnxruntime's errors have no common kind
+        raise Problem(
+            f"onnxruntime can't open it ({type(error).__name__})",
+            where=str(graph),
+            remedy="Run `dvc checkout --force` or export again.",
+        ) from None

@@ -3,6 +3,7 @@ a text."""
 
 import base64
 import html as markup
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,21 @@ table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tab
   display: block; overflow-x: auto; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: left; vertical-align: top; }
 pre { overflow-x: auto; background: #f5f5f5; padding: 0.6rem; }
-figure { margin: 1.5rem 0; max-width: 700px; break-inside: avoid; }
-figure img { width: 100%; }
+figure { margin: 1.5rem 0; max-width: 700px; overflow-x: auto; break-inside: avoid; }
+figure img { width: 100%; min-width: 32rem; }
 figcaption { font-size: 0.9rem; }
 a { color: #0050a0; }
-summary { cursor: pointer; }
-@media print { table { display: table; } tr { break-inside: avoid; } h2, h3 { break-after: avoid; } }
+summary { cursor: pointer; font-size: 1.2rem; font-weight: bold; margin: 1rem 0; }
+@media print {
+  table { display: table; font-size: 0.6rem; } th, td { padding: 0.1rem 0.3rem; }
+  tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  details::details-content { content-visibility: visible; display: block; }
+}
 """.strip()
+
+
+# where a line may not break: within an interval, and after "less than"
+_TOGETHER = re.compile(r"(\[[-+]?[\d.]+%?,|&lt;) (?=[-+]?\d)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +119,7 @@ def html(results: Results, drawn: Path, before: Mapping[str, Any]) -> str:
         text = markdown.render(
             "\n\n".join(block for block in (*section.blocks, _made(section)) if block)
         )
+        text = _TOGETHER.sub("\\1\u00a0", text)
         shown = [_figure(drawn / path, said[path]) for path in section.pictures if path in said]
         body = "\n".join([text, *shown])
         title = markup.escape(section.title)

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import os
 import signal
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from undertone import integrity
 from undertone.errors import Problem
 from undertone.params import Params, read_params
 
@@ -17,6 +19,7 @@ from undertone.params import Params, read_params
 def run(main: Callable[..., str]) -> NoReturn:
     """Run `main(params, *, name: Path or str, …)` with `--name value` for each argument, and exit.
 
+    Where DVC runs it, nothing is done before each input holds the bytes that were recorded for it.
     `main` returns the counts that its line of log shows. A `Problem` is one line on standard error
     and exit code 1, SIGTERM exit code 143; anything unforeseen keeps its traceback.
     """
@@ -25,7 +28,9 @@ def run(main: Callable[..., str]) -> NoReturn:
     started = time.perf_counter()
     try:
         arguments = _arguments(main, name)
-        counts = main(read_params(), **arguments)
+        params = read_params()
+        _refuse_broken(params, arguments)
+        counts = main(params, **arguments)
     except Problem as problem:
         for line in str(problem).splitlines():
             print(f"{name}: {line}", file=sys.stderr)
@@ -42,6 +47,18 @@ def _arguments(main: Callable[..., str], name: str) -> dict[str, Path | str]:
                 f"--{parameter.name.replace('_', '-')}", type=parameter.annotation, required=True
             )
     return vars(parser.parse_args())
+
+
+def _refuse_broken(params: Params, arguments: dict[str, Path | str]) -> None:
+    stage = os.environ.get("DVC_STAGE")
+    if stage is None:
+        return
+    source, candidates = params.data.source, list(params.models)
+    integrity.refuse_broken(
+        [value for value in arguments.values() if isinstance(value, Path)],
+        stage=stage,
+        items=[source, *candidates, *(f"{source}-{candidate}" for candidate in candidates)],
+    )
 
 
 def _terminated(signum: int, _frame: FrameType | None) -> NoReturn:

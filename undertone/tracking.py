@@ -1,33 +1,46 @@
 """Runs in MLflow: where the store lies, and one run around one piece of work.
 
 No text reaches MLflow, only numbers, settings, names and digests: never autolog, never an input
-example, never a dataset object. Only this module and `registry` import mlflow.
+example, never a dataset object.
 """
 
 import json
 import logging
 import os
 import re
+import signal
 import socket
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from hashlib import md5
 from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag, ViewType
+from mlflow.entities import Run as Stored
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
-from undertone import provenance
+from undertone import journal, provenance
 from undertone.errors import Problem
 from undertone.files import root
+from undertone.journal import Journal, Point, Record
+from undertone.params import read_params
+
+ORIGIN = "run.origin"  # the tag that holds a run's own id, in whatever store it is
 
 _PATHS = (  # where MLflow keeps absolute paths
     ("experiments", "artifact_location"),
@@ -38,6 +51,20 @@ _PATHS = (  # where MLflow keeps absolute paths
 _ARTIFACT = re.compile(r"(?:mlflow-artifacts:/+|(?:file://)?/(?:.*/)?mlartifacts/)(.+)")
 _EVERY = 5.0  # seconds between two batches of numbers; each call costs about 30 ms on sqlite
 _PAUSE = 60.0  # seconds until a store that failed is tried again
+_REFUSALS = {  # of a server, by status
+    "401": (
+        "wrong name or password",
+        "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+    ),
+    "403": (
+        "permission denied",
+        "Ask who runs the server for `undertone grant` (read to look, edit to train).",
+    ),
+}
+_PATIENCE = 5.0  # seconds for a server to show that it is there
+
+
+Store = MlflowClient
 
 
 def uri() -> str:
@@ -46,10 +73,14 @@ def uri() -> str:
 
 
 def client() -> MlflowClient:
-    """The store's client; the first one on this machine makes the database."""
+    """The store's client; the first one on this machine makes the database.
+
+    `Unreachable` within seconds where no server answers.
+    """
     # MLflow's own defaults keep a stage waiting for four minutes for a dead server
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a stage logs one line
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # tells all that it raises again
     database = _database()
@@ -57,7 +88,12 @@ def client() -> MlflowClient:
         with locked("create"):
             if not database.exists():
                 create(database)
+    _reach()
     return MlflowClient(tracking_uri=uri(), registry_uri=uri())
+
+
+class Unreachable(Problem):
+    """No server answers where the store should be."""
 
 
 @contextmanager
@@ -77,11 +113,14 @@ def told() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise Problem(
-            _line(error),
-            where=f"MLflow at {_without_password(uri())}",
-            remedy="" if _database() else "Check MLFLOW_TRACKING_URI, and that the server runs.",
-        ) from None
+        refused = re.search(r"failed with error code (401|403)", str(error))
+        what, remedy = _REFUSALS[refused[1]] if refused else (_line(error), "")
+        trouble: Problem = Problem(what, where=_where(), remedy=remedy)
+        try:
+            _reach()
+        except Unreachable as away:
+            trouble = away
+        raise trouble from None
 
 
 def experiment(store: MlflowClient, name: str) -> str:
@@ -93,8 +132,11 @@ def experiment(store: MlflowClient, name: str) -> str:
     home = database.parent / "mlartifacts" / name if database else None
     found = store.get_experiment_by_name(name)
     if found is None:
-        with suppress(MlflowException):  # another process may be first
+        try:
             store.create_experiment(name, artifact_location=str(home) if home else None)
+        except MlflowException:
+            if store.get_experiment_by_name(name) is None:  # else another process was first
+                raise
         found = store.get_experiment_by_name(name)
     if found.lifecycle_stage == "deleted":
         raise Problem(
@@ -112,51 +154,98 @@ def experiment(store: MlflowClient, name: str) -> str:
 
 
 class Run:
-    """A run under way. Numbers wait here and are sent together.
+    """A run under way. Its numbers are on this disk at once, and are sent to MLflow together.
 
-    A store that dies midway costs the end of the curves, never the training: what it didn't take
-    is offered again later, and given up with one line on standard error at the end.
+    A store that dies midway costs nothing: what it didn't take is offered again, at the latest by
+    `undertone sync`.
     """
 
-    def __init__(self, store: MlflowClient, run_id: str) -> None:
-        self.id = run_id
-        self._store = store
+    def __init__(self, record: Record, patience: "_Patience") -> None:
+        self.id = record.id  # until the store has given it one of its own
+        self._record = record
+        self._patience = patience
+        self._store: MlflowClient | None = None
+        self._begun = False
         self._metrics: list[Metric] = []
         self._tags: list[RunTag] = []
         self._next = time.monotonic() + _EVERY
         self._trouble = ""
+        self._reached = 0  # the last step of the curves
+        self._journal = Journal(root() / journal.FOLDER, record)
+
+    def begin(self) -> None:
+        """Make the run in the store; `Unreachable` or another `Problem` when that can't be."""
+        with told():
+            store = client()
+            if not self._trouble:
+                _bury(store)
+            self.id = _make(store, self._record)
+            self._store = store
+            _fill(store, self.id, self._record)
+        self._begun = True
+
+    def wait(self, trouble: str) -> None:
+        """The store isn't there: go on without."""
+        self._trouble = trouble
+        self._next = time.monotonic() + _PAUSE
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Points of the curves; cheap enough to call at each step."""
-        now = int(time.time() * 1000)
-        self._metrics += [Metric(key, float(value), now, step) for key, value in values.items()]
+        now = _now()
+        self._reached = max(self._reached, step)
+        numbers = {key: float(value) for key, value in values.items()}
+        self._journal.points(now, step, numbers)
+        self._metrics += [Metric(key, value, now, step) for key, value in numbers.items()]
         if time.monotonic() >= self._next:
-            self._send()
+            with self._patience.hold():
+                self._send()
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Final metrics."""
-        self.log(0, values)
+        """Final metrics, at the end of the curves: MLflow shows the figure of the last step."""
+        self.log(self._reached, values)
 
     def tag(self, tags: Mapping[str, str]) -> None:
+        self._journal.tags(tags)
         self._tags += [RunTag(key, value) for key, value in tags.items()]
 
     def close(self, status: str) -> None:
         self.tag({"threads": str(provenance.threads())})
+        end = _now()
+        self._journal.end(status, end)
         self._send()
-        if not self._trouble:
+        if self._store is not None and not self._trouble:
             try:
-                self._store.set_terminated(self.id, status)
+                _finish(self._store, self.id, self._record.id, status, end)
             except (MlflowException, SQLAlchemyError) as error:
                 self._trouble = _line(error)
+        self._journal.close(sent=not self._trouble)
         if self._trouble:
-            print(f"MLflow lost the end of run {self.id}: {self._trouble}", file=sys.stderr)
+            print(
+                f"MLflow: {self._trouble.rstrip('.')}. All of run {self._record.name} is in"
+                f" {journal.FOLDER}/{self._journal.path.name}; `undertone sync` sends it.",
+                file=sys.stderr,
+            )
+
+    def discard(self, *, away: bool) -> None:
+        """It could not begin, and holds nothing; what there is of it in the store has failed."""
+        if self._store is not None and not away:
+            with suppress(MlflowException, SQLAlchemyError):
+                self._store.set_terminated(self.id, "FAILED")
+        self._journal.close(sent=True)
 
     def _send(self) -> None:
         try:
+            if not self._begun:
+                self.begin()
+            elif self._trouble:
+                _reach()  # cheaper than a call that waits for a dead server
+            assert self._store is not None
             while self._metrics or self._tags:
                 self._store.log_batch(self.id, metrics=self._metrics[:900], tags=self._tags[:90])
                 del self._metrics[:900], self._tags[:90]
             self._trouble = ""
+        except Problem as problem:
+            self._trouble = str(problem)
         except (MlflowException, SQLAlchemyError) as error:
             self._trouble = _line(error)
         self._next = time.monotonic() + (_PAUSE if self._trouble else _EVERY)
@@ -176,43 +265,121 @@ def run(
 
     `data` maps a name to the md5 that dvc.lock holds. The run ends FINISHED, FAILED on an
     exception, KILLED on SIGTERM (as exit code 143, see `stage.run`) or Ctrl-C; one that was killed
-    without a chance to say so is marked by the next run on its machine.
+    without a chance to say so is marked by the next run on its machine. Where no server answers it is
+    recorded on this machine, or `Unreachable` is raised, as `tracking.unreachable` of params.yaml says.
     """
     within = os.environ.get("DVC_EXP_NAME")
-    with told():
-        store = client()
-        home = _experiment(store, experiment)
-        _bury(store)
-        created = store.create_run(
-            home,
-            run_name=f"{within}-{name}" if within else name,
-            tags={
-                **provenance.here(),
-                **{f"data.{key}": digest for key, digest in data.items()},
-                "mlflow.source.name": stage,
-                **(tags or {}),
-            },
-        )
-    current = Run(store, created.info.run_id)
+    own = uuid4().hex
+    record = Record(
+        id=own,
+        name=f"{within}-{name}" if within else name,
+        experiment=experiment,
+        start=_now(),
+        params=flat(settings),
+        tags={
+            **provenance.here(),
+            **{f"data.{key}": digest for key, digest in data.items()},
+            "mlflow.source.name": stage,
+            **(tags or {}),
+            ORIGIN: own,
+        },
+        data=dict(data),
+    )
     status = "FAILED"
+    with _Patience() as patience:
+        current = Run(record, patience)
+        begun = False
+        try:
+            _begin(current)
+            begun = True
+            patience.end()
+            try:
+                yield current
+                status = "FINISHED"
+            finally:
+                patience.start()
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if isinstance(stop, KeyboardInterrupt) or stop.code == 143:
+                status = "KILLED"
+            raise
+        finally:
+            if begun:
+                current.close(status)
+
+
+def _begin(current: Run) -> None:
     try:
-        with told():
-            store.log_batch(current.id, params=[Param(*pair) for pair in flat(settings).items()])
-            store.log_inputs(
-                current.id,
-                [
-                    DatasetInput(Dataset(name=key, digest=digest, source_type="dvc", source="{}"))
-                    for key, digest in data.items()
-                ],
-            )
-        yield current
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, KeyboardInterrupt) or stop.code == 143:
-            status = "KILLED"
+        current.begin()
+    except Unreachable as problem:
+        if refuses():
+            current.discard(away=True)
+            raise
+        current.wait(str(problem))
+        print(f"{problem} The run is recorded on this machine.", file=sys.stderr)
+    except BaseException:
+        current.discard(away=False)
         raise
-    finally:
-        current.close(status)
+
+
+def refuses() -> bool:
+    """Whether a stage is to stop where no server answers; the experiment's own params say so."""
+    params = Path("params.yaml")
+    return params.is_file() and read_params(params).tracking.unreachable == "refuse"
+
+
+class _Patience:
+    """SIGTERM and Ctrl-C wait while MLflow is spoken to: what half a call leaves behind is RUNNING.
+
+    From the first of them on, and from `start` on, all wait for the end.
+    """
+
+    def __init__(self) -> None:
+        self._busy = True
+        self._came: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Patience":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._arrived)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._came is not None:
+            signal.raise_signal(self._came)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        before, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            if not before:
+                self.end()
+
+    def start(self) -> None:
+        self._busy = True
+
+    def end(self) -> None:
+        self._busy = False
+        if self._came is not None:
+            number, self._came = self._came, None
+            self._arrived(number, None)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        if self._busy:
+            self._came = number
+            return
+        self._busy = True
+        handler = self._before[number]
+        if callable(handler):
+            handler(number, frame)  # a stage's exits
+            self._busy = False
+        else:
+            sys.exit(128 + number)
 
 
 def flat(settings: BaseModel | Mapping[str, object], within: str = "") -> dict[str, str]:
@@ -228,6 +395,18 @@ def flat(settings: BaseModel | Mapping[str, object], within: str = "") -> dict[s
             long = len(shown) > 250
             settled[within + key] = f"md5:{md5(shown.encode()).hexdigest()}" if long else shown
     return settled
+
+
+@contextmanager
+def large() -> Iterator[None]:
+    """Time for files that a server hands on, to another machine maybe, before it answers."""
+    client()  # sets the usual limit
+    before = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max(600, int(before)))
+    try:
+        yield
+    finally:
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = before
 
 
 def relocate() -> int:
@@ -249,9 +428,6 @@ def relocate() -> int:
     return changed
 
 
-_experiment = experiment  # `run` has an argument of that name
-
-
 def _database() -> Path | None:
     address = uri()
     if not address.startswith("sqlite:///"):
@@ -266,6 +442,46 @@ def create(database: Path) -> None:
     store = SqlAlchemyStore(f"sqlite:///{beside}", str(database.parent / "mlartifacts"))
     store.engine.dispose()
     os.replace(beside, database)
+
+
+def _where() -> str:
+    return f"MLflow at {_without_password(uri())}"
+
+
+def _reach() -> None:
+    """`Unreachable` unless a server answers, whatever it answers, within seconds."""
+    address = uri()
+    if address.startswith("sqlite:"):
+        return
+    found: list[str] = []
+    # a thread, since the look-up of a name knows no limit of time
+    asking = threading.Thread(target=lambda: found.append(_asked(address)), daemon=True)
+    asking.start()
+    asking.join(_PATIENCE)
+    trouble = found[0] if found else "doesn't answer"
+    if trouble:
+        remedy = "Check MLFLOW_TRACKING_URI, and that the server runs."
+        raise Unreachable(trouble, where=_where(), remedy=remedy)
+
+
+def _asked(address: str) -> str:
+    """What keeps a server from being asked; empty where nothing does."""
+    try:
+        if address.startswith("http"):
+            answer = http_request(
+                get_default_host_creds(address),
+                *("/health", "GET"),
+                max_retries=0,
+                timeout=_PATIENCE - 1,
+                raise_on_status=False,
+            )
+            return f"answers with status {answer.status_code}" if answer.status_code >= 500 else ""
+        place = urlsplit(address)
+        if place.scheme.startswith("postgresql"):
+            socket.create_connection((place.hostname, place.port or 5432), _PATIENCE - 1).close()
+    except (MlflowException, OSError):
+        return "can't be reached"
+    return ""
 
 
 def _settled(location: str, database: Path) -> str:
@@ -286,8 +502,143 @@ def _bury(store: MlflowClient) -> None:
             store.set_terminated(one.info.run_id, "KILLED")
 
 
+def send(store: MlflowClient, record: Record) -> None:
+    """All of a run that is over is in the store, once, however often it is sent."""
+    run = _make(store, record)
+    _fill(store, run, record)
+    points = [Metric(*point) for point in record.points]
+    for start in range(0, len(points), 900):
+        store.log_batch(run, metrics=points[start : start + 900])
+    tags = [RunTag(*pair) for pair in record.tags.items()]
+    for start in range(0, len(tags), 90):
+        store.log_batch(run, tags=tags[start : start + 90])
+    _finish(store, run, record.id, record.status, record.end)
+
+
+def send_unsent(store: MlflowClient) -> tuple[list[str], list[str]]:
+    """Send what was recorded while the store was away: names of runs sent, and lines of trouble."""
+    sent, trouble = [], []
+    for path in journal.left(root()):
+        with journal.over(path) as over:
+            record = journal.read(path) if over else None
+            if record is None:
+                continue
+            try:
+                with told():
+                    send(store, record)
+            except Unreachable:
+                raise
+            except Problem as problem:
+                trouble.append(f"{path.name}: {problem}")
+                continue
+            path.unlink(missing_ok=True)
+            sent.append(record.name)
+    return sent, trouble
+
+
+def unsent() -> dict[str, Record]:
+    """Own id → each run that is over and waits on this machine."""
+    found: dict[str, Record] = {}
+    for path in journal.left(root()):
+        with journal.over(path) as over:
+            record = journal.read(path) if over else None
+        if record is not None:
+            found[record.id] = record
+    return found
+
+
+def ours(store: MlflowClient) -> dict[str, Stored]:
+    """Own id → each run that this project made, in all experiments; those that were deleted too."""
+    found: dict[str, Stored] = {}
+    homes = [one.experiment_id for one in store.search_experiments(view_type=ViewType.ALL)]
+    token = None
+    while homes:
+        # small pages: a call has few seconds
+        page = store.search_runs(homes, run_view_type=ViewType.ALL, max_results=200, page_token=token)
+        for one in page:
+            if provenance.HOST in one.data.tags or ORIGIN in one.data.tags:  # not what hands logged
+                found[one.data.tags.get(ORIGIN, one.info.run_id)] = one
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def lives(run: Stored) -> bool:
+    """Whether a run of this machine still goes on."""
+    tags = run.data.tags
+    return tags.get(provenance.HOST) == socket.gethostname() and provenance.alive(tags)
+
+
+def recorded(store: MlflowClient, run: Stored) -> Record:
+    """A run of the store that is over, with all its points."""
+    return Record(
+        id=run.data.tags.get(ORIGIN, run.info.run_id),
+        name=run.info.run_name,
+        experiment=store.get_experiment(run.info.experiment_id).name,
+        start=run.info.start_time,
+        params=flat(run.data.params),  # what hands logged may be long
+        tags=run.data.tags,
+        data={one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs},
+        status=run.info.status,
+        end=run.info.end_time or 0,
+        points=tuple(
+            Point(one.key, one.value, one.timestamp, one.step)
+            for key in sorted(run.data.metrics)
+            for one in store.get_metric_history(run.info.run_id, key)
+        ),
+    )
+
+
+def _make(store: MlflowClient, record: Record) -> str:
+    """The id in the store of a run, which may be there already."""
+    home = experiment(store, record.experiment)
+    known = _found(store, home, record.id)
+    run = known or store.create_run(
+        home,
+        start_time=record.start,
+        run_name=record.name,
+        tags={**record.tags, ORIGIN: record.id},
+    )
+    return str(run.info.run_id)
+
+
+def _fill(store: MlflowClient, run: str, record: Record) -> None:
+    params = [Param(*pair) for pair in record.params.items()]
+    for start in range(0, len(params), 90):
+        store.log_batch(run, params=params[start : start + 90])
+    store.log_inputs(
+        run,
+        [
+            DatasetInput(Dataset(name=key, digest=digest, source_type="dvc", source="{}"))
+            for key, digest in record.data.items()
+        ],
+    )
+
+
+def _found(store: MlflowClient, home: str, origin: str) -> Stored | None:
+    found = store.search_runs([home], f"tags.`{ORIGIN}` = '{origin}'", order_by=["start_time ASC"])
+    return found[0] if found else None
+
+
+def _finish(store: MlflowClient, run: str, origin: str, status: str, end: int) -> None:
+    store.set_terminated(run, status, end)
+    if _database() is not None:
+        return
+    # a server too slow to say that it had made the run was asked again, and made another
+    home = store.get_run(run).info.experiment_id
+    for twin in store.search_runs([home], f"tags.`{ORIGIN}` = '{origin}'"):
+        if twin.info.run_id != run:
+            store.delete_run(twin.info.run_id)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
 def _line(error: Exception) -> str:
-    return _without_password(str(error).splitlines()[0].partition(" (Caused by")[0])
+    lines = [one for one in str(error).splitlines() if not one.startswith("(raised as a result of")]
+    return _without_password(lines[0].partition(" (Caused by")[0])
 
 
 def _without_password(address: str) -> str:

@@ -1,0 +1,136 @@
+"""What `undertone private add` takes, and what it refuses before anything is changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.people import ROOT
+from undertone import sharing
+from undertone.errors import Problem
+from undertone.params import Source, read_params
+
+SOURCE = read_params(ROOT / "params.yaml").ingest["private"]
+CSV = "comment,label\none,positive\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty repository with this one's ignore files and its private remote."""
+    repository = tmp_path / "repository"
+    (repository / "data/raw").mkdir(parents=True)
+    (repository / ".dvc").mkdir()
+    for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        (repository / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    return repository
+
+
+def given(folder: Path, name: str, content: str = CSV) -> Path:
+    path = folder.with_name("desk") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    return path
+
+
+def add(*paths: Path, settings: Source | None = SOURCE, replace: bool = False) -> str:
+    return sharing.add(paths, "private", settings, replace=replace, push=False)
+
+
+def status(folder: Path) -> list[str]:
+    listed = ["git", "status", "--porcelain", "--untracked-files=all"]
+    done = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.split() if "data" in line]
+
+
+def pointer() -> dict[str, str]:
+    content = yaml.safe_load(Path("data/raw/private.dvc").read_text())
+    (out,) = content["outs"]
+    assert isinstance(out, dict)
+    return out
+
+
+def test_a_workbook_is_tracked_pinned_to_the_private_remote_and_ignored_by_git(folder: Path) -> None:
+    book = folder.with_name("own.xlsx")
+    pd.DataFrame({"comment": ["one"], "label": ["positive"]}).to_excel(book, index=False)
+    said = add(book)
+    assert (folder / "data/raw/private/own.xlsx").read_bytes() == book.read_bytes()
+    assert status(folder) == ["data/raw/private.dvc"]
+    first = pointer()
+    assert (first["remote"], first["nfiles"]) == ("private", 1)
+    assert "git add data/raw/private.dvc" in said
+    assert "dvc push data/raw/private.dvc" in said
+    # another one joins it, the same again changes nothing, and the pin stays
+    add(given(folder, "more.csv"))
+    second = pointer()
+    assert (second["remote"], second["nfiles"]) == ("private", 2)
+    add(book)
+    assert pointer() == second
+
+
+def test_another_file_of_the_same_name_is_not_replaced_unasked(folder: Path) -> None:
+    path = given(folder, "own.csv")
+    add(path)
+    before = pointer()
+    path.write_text(CSV + "two,positive\n")
+    with pytest.raises(Problem, match="another file of this name is tracked already"):
+        add(path)
+    assert (folder / "data/raw/private/own.csv").read_text() == CSV
+    assert pointer() == before
+    add(path, replace=True)
+    assert pointer()["md5"] != before["md5"]
+    assert pointer()["remote"] == "private"
+
+
+def test_files_that_are_not_here_are_never_dropped_from_the_pointer(folder: Path) -> None:
+    out = {"md5": f"{'0' * 32}.dir", "path": "private", "nfiles": 3}
+    (folder / "data/raw/private.dvc").write_text(yaml.safe_dump({"outs": [out]}))
+    with pytest.raises(Problem, match="adding to it would lose the rest"):
+        add(given(folder, "own.csv"))
+    assert pointer() == out
+    assert not (folder / "data/raw/private").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("own.xlsx", CSV, "plain text, perhaps CSV, not a workbook"),
+        ("own.csv", "", "an empty file"),
+        ("page.csv", "<html><table>", "an HTML page"),
+        ("own.dvc.csv", "outs:\n- md5: abc\n", "a DVC pointer"),
+        ("lfs.csv", "version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("notes.md", "notes", "not a table"),
+        ("~$own.xlsx", CSV, "a name that ingest passes over"),
+        (".own.csv", CSV, "a name that ingest passes over"),
+        ("own.csv.tmp", CSV, "a name that ingest passes over"),
+    ],
+)
+def test_what_ingest_would_refuse_is_refused_before_it_is_copied(
+    name: str, content: str, why: str, folder: Path
+) -> None:
+    good = given(folder, "good.csv")
+    with pytest.raises(Problem, match=why):
+        add(good, given(folder, name, content))
+    assert list((folder / "data/raw").iterdir()) == []
+
+
+def test_a_file_that_the_source_does_not_read_and_two_of_one_name_are_refused(folder: Path) -> None:
+    path = given(folder, "own.csv")
+    with pytest.raises(Problem, match=r"ingest\.private\.files would not read it: \*\.xlsx"):
+        add(path, settings=SOURCE.model_copy(update={"files": ["*.xlsx"]}))
+    with pytest.raises(Problem, match="two files of one name"):
+        add(path, path.parent / "x" / ".." / "own.csv")
+    with pytest.raises(Problem, match="no such file"):
+        add(path.with_name("absent.csv"))
+
+
+def test_nothing_comes_in_where_git_would_take_it(folder: Path) -> None:
+    (folder / ".gitignore").write_text("")
+    with pytest.raises(Problem, match="git would take it"):
+        add(given(folder, "own.csv"))
+    assert list((folder / "data/raw").iterdir()) == []

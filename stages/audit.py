@@ -35,7 +35,8 @@ def main(
     places = [one.place.name for one in done]
     write_json(out, {"rows": needles.counts, "places": places, "findings": len(found)})
     size = sum(one.size for one in done)
-    return f"{needles.counts['rows']:,} rows searched for in {size / 1e6:,.0f} MB: none found"
+    clean = f"{needles.counts['rows']:,} rows searched for in {size / 1e6:,.0f} MB: none found"
+    return "; not looked at: ".join([clean, *audit.unlooked(done)])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ and /run is empty, as a name service or container engine there would speak for t
 """
 
 import os
+import select
 import shutil
 import socket
 import struct
@@ -77,7 +78,7 @@ class Nowhere:
 
 
 def _hold(seen: Path) -> None:
-    """In the new namespaces: lay out the network, then write down what comes along until killed."""
+    """In the new namespaces: lay out the network, then write down what comes along."""
     for which in ("all", "default"):
         Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
     for command in (
@@ -106,7 +107,9 @@ def _hold(seen: Path) -> None:
         far.bind((FAR, 0))
         print("ready", flush=True)
         with seen.open("a", encoding="utf-8") as file:
-            while True:
+            while (
+                sys.stdin not in select.select([far, sys.stdin], [], [])[0]
+            ):  # whoever began it is gone
                 packet, (_, _, kind, *_) = far.recvfrom(65536)
                 if kind != socket.PACKET_OUTGOING:
                     print(_told(packet), file=file, flush=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from dvc.config import Config
 from dvc.utils.hydra import apply_overrides
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +76,11 @@ class Person:
     def commit(self, message: str) -> None:
         self.git("add", "-A")
         self.git("commit", "-qm", message)
+
+    def remote(self, *, local: bool = False, **settings: object) -> None:
+        """What `dvc remote modify [--local] private NAME VALUE` writes, a second for each name."""
+        with Config(str(self.folder / ".dvc")).edit("local" if local else "repo") as written:
+            written.setdefault("remote", {}).setdefault("private", {}).update(settings)
 
     def clone(self, folder: Path, **environment: str) -> "Person":
         """Somebody else, with a clone of what is committed and nothing besides."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
 from tests import mlflow_server
@@ -62,12 +63,66 @@ def test_a_remote_that_does_not_verify_fails(folder: Path) -> None:
 
 def test_a_password_in_the_committed_config_fails_and_is_not_shown(folder: Path) -> None:
     configure(folder, "s3://bucket/data", more="    secret_access_key = hush-hush\n")
-    told = str(access._no_secrets("private"))
-    assert "which git tracks, holds secret_access_key" in told
-    configure(folder, "ssh://me:hush-hush@data.example.org/srv")
-    check = access._no_secrets("private")
-    assert "a password in a url" in str(check)
-    assert "hush" not in told + str(check) + access._bare("ssh://me:hush-hush@data.example.org/srv")
+    assert "which git tracks, holds secret_access_key" in failures()["secrets"]
+    assert "hush" not in "".join(map(str, access.examine()))
+
+
+@pytest.mark.parametrize(
+    ("url", "more"),
+    [
+        ("azure://x/y", "connection_string = hush-hush"),
+        ("azure://x/y", "sas_token = hush-hush"),
+        ("https://me:hush-hush@127.0.0.1:1/srv", ""),
+        ("https://me:hush/hush@127.0.0.1:1/srv", ""),
+    ],
+)
+def test_what_the_guard_refuses_in_the_config_the_doctor_tells(
+    url: str, more: str, folder: Path
+) -> None:
+    configure(folder, url, more=f"    {more}\n")
+    assert "which git tracks, holds " in failures()["secrets"]
+    assert "hush" not in "".join(map(str, access.examine()))
+
+
+@pytest.mark.parametrize(
+    ("url", "local", "ssh", "name"),
+    [
+        ("ssh://127.0.0.1:1/srv", b"[core\n", "", "remote settings"),
+        ("ssh://127.0.0.1:1/srv", b"[core]\n    remote = \xff\n", "", "remote settings"),
+        ("ssh://127.0.0.1:1/srv", b"['remote \"other\"']\n    user = me\n", "", "remote settings"),
+        ("ssh://127.0.0.1:22x/srv", b"", "", "remote settings"),
+        ("ssh://me:2hush/hush@127.0.0.1:1/srv", b"", "", "remote settings"),
+        ("gs://bucket/data", b"", "", "remote settings"),
+        ("https://[::1/x", b"", "", "remote settings"),
+        ("ssh://127.0.0.1:1/srv", b"", "Host 127.0.0.1\n  Port 22x\n", "ssh settings"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_one_line(
+    url: str, local: bytes, ssh: str, name: str, folder: Path
+) -> None:
+    configure(folder, url)
+    (folder / ".dvc/config.local").write_bytes(local)
+    (folder / ".dvc/config.local").chmod(0o600)
+    (folder.with_name("home") / ".ssh/config").write_text(ssh)
+    told = failures()[name]
+    assert " → " in told
+    assert "hush" not in told
+    assert "\n" not in told
+
+
+def test_an_error_with_an_answer_that_is_not_of_s3_is_told_by_its_name() -> None:
+    error = requests.HTTPError("no", response=requests.Response())
+    assert access._code(error) == "HTTPError"
+    error.response = None
+    assert access._code(error) == "HTTPError"
+
+
+def test_it_is_the_same_from_a_folder_below(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(folder, str(folder.with_name("srv")), verify="false")
+    (folder / ".dvc/config.local").touch(0o644)
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert set(failures()) == {"verify", "secrets"}
 
 
 def test_secrets_in_config_local_are_for_their_owner_alone(folder: Path) -> None:

@@ -56,7 +56,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(root: Path, *names: str) -> list[audit.Finding]:
-    return audit.findings(root, Needles.of(root), names)
+    return [one for done in audit.reports(root, Needles.of(root), names) for one in done.findings]
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -167,16 +167,6 @@ def test_the_data_itself_is_no_finding(repository: Path, capsys: pytest.CaptureF
     assert "1 rows" in shown  # the one that is too short
 
 
-def test_what_git_would_commit_is_looked_at(repository: Path) -> None:
-    write(repository / "b.txt", SECRET)
-    assert cli.main(["audit", "--staged"]) == 0
-    git(repository, "add", "b.txt")
-    assert cli.main(["audit", "--staged"]) == 1
-    assert [one.item for one in audit.searched(audit.staged(repository), Needles.of(repository))] == [
-        "b.txt"
-    ]
-
-
 def test_a_git_object_that_was_read_and_found_fit_is_public(repository: Path) -> None:
     commit(repository, "public.txt", SECRET)
     commit(repository, "public.txt", "nothing private\n")
@@ -188,10 +178,13 @@ def test_a_git_object_that_was_read_and_found_fit_is_public(repository: Path) ->
     assert found(repository, "git objects") == []
     commit(repository, "public.txt", SECRET + "!")
     needles = Needles.made([Row("lab", "r1", SECRET)])
-    assert [one.row for one in audit.findings(repository, needles, ["git objects"])] == ["r1"]
+    (done,) = audit.reports(repository, needles, ["git objects"])
+    assert [one.row for one in done.findings] == ["r1"]
 
 
-def test_the_stage_writes_the_same_again_and_stops_at_a_finding(repository: Path) -> None:
+def test_the_stage_writes_the_same_again_and_stops_at_a_finding(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from stages.audit import main
 
     out = repository / "reports/standin/audit.json"
@@ -214,7 +207,8 @@ def test_the_stage_writes_the_same_again_and_stops_at_a_finding(repository: Path
     assert "none found" in run()
     first = out.read_bytes()
     assert json.loads(first)["findings"] == 0
-    run()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://runs.example.org")
+    assert "not looked at: MLflow's store (https)" in run()
     assert out.read_bytes() == first
     write(repository / "models/release/standin/README.md", f"Trained on: {SECRET}")
     where = re.escape("release: models/release/standin/README.md: text of row r1")
@@ -244,6 +238,91 @@ def test_a_remote_on_another_machine_is_said_to_be_unlooked(
     write(repository / ".dvc/config", "['remote \"models\"']\n    url = s3://bucket/models\n")
     assert cli.main(["audit", "--place", "public remotes"]) == 0
     assert "not looked at: the public remote 'models'" in capsys.readouterr().out
+
+
+def test_a_remote_of_this_machine_alone_is_looked_at(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = repository.parent
+    write(folder / "settings/config", f"['remote \"open\"']\n    url = file://{folder}/a%20store\n")
+    write(folder / "a store/files/md5/ab/cd", SECRET)
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(folder / "settings"))
+    assert [one.row for one in found(repository, "public remotes")] == ["r1"]
+
+
+def test_a_public_folder_that_is_not_here_is_told(repository: Path) -> None:
+    write(repository / ".dvc/config", "['remote \"open\"']\n    url = ../gone\n")
+    (done,) = audit.reports(repository, Needles.of(repository), ["public remotes"])
+    assert audit.unlooked([done]) == ["the public remote 'open', as its folder isn't here"]
+
+
+def test_a_store_of_mlflow_elsewhere_is_looked_at_or_told(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = repository.parent / "store"
+    for name in ("my.db-wal", "mlartifacts/1/a.txt", "2/meta.yaml"):
+        write(folder / name, SECRET)
+    for address, count in (
+        (f"sqlite:///{folder}/my.db", 2),
+        (f"file://{folder}", 3),
+        (str(folder), 3),
+        ("../store", 3),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert len(found(repository, "mlflow")) == count, address
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:pw@db.example.org/x")
+    (done,) = audit.reports(repository, Needles.of(repository), ["mlflow"])
+    assert audit.unlooked([done]) == [
+        "MLflow's store (postgresql): run `undertone audit` on its machine"
+    ]
+
+
+def test_a_git_that_gives_no_answer_is_a_finding(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for place in ("git objects", "git's own files", "files"):
+        (one,) = found(repository, place)
+        assert one.kind == "unsearched"
+        assert "fails" in one.why
+    monkeypatch.undo()
+    assert audit.searched(audit.history(repository.parent), Needles.made([])) == []  # no repository
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 20, b""])
+def test_a_git_object_that_cannot_be_read_is_a_finding_beside_the_others(
+    damage: bytes, repository: Path
+) -> None:
+    commit(repository, "a.txt", SECRET)
+    write(repository / "b.txt", "b")
+    bad = git(repository, "hash-object", "-w", "b.txt").strip()
+    path = repository / ".git/objects" / bad[:2] / bad[2:]
+    path.chmod(0o644)
+    path.write_bytes(damage)
+    kinds = {one.kind for one in found(repository, "git objects")}
+    assert kinds == {"text", "unsearched"}
+
+
+def test_files_are_named_not_described(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(repository / "export[1].md", SECRET)
+    assert cli.main(["audit", "export[1].md"]) == 1
+    assert "files given: 1 items" in capsys.readouterr().out
+    assert cli.main(["audit", "export*.md"]) == 1
+    assert "export*.md: no such file" in capsys.readouterr().err
+
+
+def test_what_is_packed_and_too_large_to_open_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "PIECE", 3 << 19)
+    bulk = np.random.default_rng(1).bytes(1 << 21)
+    write(tmp_path / "a.gz", gzip.compress(bulk + SECRET.encode(), 1))
+    write(tmp_path / "b.zip", bulk + b"PK\x05\x06" + bytes(18))
+    write(tmp_path / "c.bin", bulk + SECRET.encode())
+    wrong = audit.searched(audit.files(tmp_path, ["*"]), Needles.made([Row("lab", "1", SECRET)]))
+    assert [one.item for one in wrong if one.kind == "unsearched"] == ["a.gz", "b.zip"]
+    assert [one.row for one in wrong if one.item.startswith("c.bin from byte")] == ["1"]
 
 
 def test_what_was_searched_is_not_searched_again(

@@ -340,6 +340,30 @@ def test_a_locked_archive_is_told() -> None:
     ]
 
 
+def faults(content: bytes) -> list[str]:
+    return [part.fault for part in containers.unpacked("a", content) if part.fault]
+
+
+def test_what_nothing_here_can_open_is_told() -> None:
+    assert faults(b"7z\xbc\xaf\x27\x1c" + bytes(99)) == ["7z archive, which isn't opened"]
+    assert faults(b"Rar!\x1a\x07\1\0" + bytes(99)) == ["RAR archive, which isn't opened"]
+    document = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512)
+    assert faults(document + "Workbook".encode("utf-16-le")) == []
+    assert faults(document + "EncryptedPackage".encode("utf-16-le")) == ["encrypted"]
+    assert faults(pdf(b"(a) Tj")) == []
+    assert faults(pdf(b"(a) Tj") + b"trailer <</Encrypt 5 0 R>>") == ["encrypted"]
+
+
+def test_more_packed_parts_than_are_opened_are_told(needles: Needles) -> None:
+    part = b"\0" + gzip.compress(b"nothing")
+    assert faults(part * containers.EMBEDDED) == []
+    secret = gzip.compress(ENGLISH.encode())
+    (fault,) = faults(part * containers.EMBEDDED + secret)
+    assert fault == "more than 20 packed parts one after the other"
+    assert faults(tarred(part * containers.EMBEDDED + secret)) == [fault]  # told once, of the member
+    assert rows_of(secret + part * 30, needles) == {"row-1"}
+
+
 def test_what_only_looks_like_a_container_is_searched_as_it_is(needles: Needles) -> None:
     for head in (
         b"PK\x03\x04",

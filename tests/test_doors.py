@@ -95,6 +95,35 @@ def test_what_is_submitted_is_recorded_with_its_ids_here_and_without_them_in_the
     assert "text" not in told
 
 
+@pytest.mark.parametrize("cut", [b'{"source": "priv', b"\0\0\0\0"])
+def test_a_line_that_was_cut_off_before_anything_left_does_not_count(place: Path, cut: bytes) -> None:
+    record, sent = place / doors.STATE / doors.RECORD, place / "sent.json"
+    record.parent.mkdir(parents=True)
+    record.write_bytes(cut)
+    doors.summarise("another", sent)
+    assert json.loads(sent.read_bytes()) == {"sent": []}
+    with FaultyServer() as server:
+        submitted(place, server)
+        first = sent.read_bytes()
+        with record.open("ab") as file:
+            file.write(cut)
+        doors.summarise("private", sent)
+        assert sent.read_bytes() == first
+        submitted(place, server, "n")
+    assert [one["model"] for one in json.loads(sent.read_bytes())["sent"]] == ["m", "n"]
+    assert [json.loads(line)["model"] for line in record.read_bytes().splitlines()] == ["m", "n"]
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b'{"source": "private"}', b"\0\xff"])
+def test_a_damaged_record_is_one_line_that_names_it(place: Path, line: bytes) -> None:
+    with FaultyServer() as server:
+        submitted(place, server)
+    with (place / doors.STATE / doors.RECORD).open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(Problem, match=r"data/\.batches/sent\.jsonl, line 2: not a line of this record"):
+        doors.summarise("another", place / "another.json")
+
+
 def test_the_summary_keeps_what_other_clones_sent_and_is_the_same_again(place: Path) -> None:
     sent = place / "sent.json"
     with FaultyServer() as server:

@@ -167,6 +167,13 @@ WAYS: dict[str, tuple[str, str | bytes]] = {
     "a pointer with more in it": ("data/raw/private.dvc", f"{POINTER}  path: private\ndesc: {TEXT}\n"),
     "credentials": (".dvc/config.local", "['remote \"private\"']\n    password = p4ssw0rd\n"),
     "a password in DVC's settings": (".dvc/config", "['remote \"private\"']\n    password = p4ssw0rd\n"),
+    "a password in an address": (
+        ".dvc/config",
+        "['remote \"private\"']\n    url = https://ann:p4ssw0rd@h/x\n",
+    ),
+    "the server's passwords": (".server/auth.ini", "[mlflow]\nadmin_password = p4ssw0rd\n"),
+    "runs that wait": ("unsent/standin-bert.journal", TEXT),
+    "keys to a store": ("docs/credentials", "[default]\naws_secret_access_key = p4ssw0rd\n"),
     "a private key": ("docs/access.md", "-----BEGIN " + "OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r\n"),
     "an access token": ("x.py", "TOKEN = 'ghp_" + "a1B2" * 9 + "'"),
     "a large file": ("docs/large.md", "word \n" * 200_000),
@@ -290,6 +297,17 @@ def test_a_file_once_refused_may_be_deleted(repository: Path) -> None:
     done(repository, "commit", "-qm", "gone")
 
 
+def test_a_merge_is_looked_at(repository: Path) -> None:
+    done(repository, "checkout", "-qb", "other")
+    forced(repository)
+    done(repository, "checkout", "-q", "main")
+    run = git(repository, "merge", "--no-ff", "-m", "oops", "other")
+    assert run.returncode == 1
+    assert "not to be committed: docs/notes.md: a table of texts" in run.stderr
+    done(repository, "merge", "--abort")
+    done(repository, "branch", "-D", "other")
+
+
 @pytest.mark.parametrize(
     "text", [lines(","), base64.b64encode(TEXT.encode()).decode(), JOINED, escaped(CHINESE)]
 )
@@ -297,6 +315,40 @@ def test_a_message_with_data_is_stopped(text: str, repository: Path) -> None:
     run = git(repository, "commit", "-q", "--allow-empty", "-m", "Say what changed", "-m", text)
     assert run.returncode == 1
     assert "not to be committed: the message of this commit: " in run.stderr
+
+
+def test_what_looks_like_a_comment_of_git_is_a_message_too(repository: Path) -> None:
+    text = f"#{base64.b64encode(TEXT.encode()).decode()}"
+    run = git(repository, "commit", "-q", "--allow-empty", "-m", "Why", "-m", text)
+    assert run.returncode == 1
+    assert "the message of this commit: text in base64" in run.stderr
+
+
+def test_what_git_shows_in_the_editor_is_no_message(repository: Path) -> None:
+    put(repository, "docs/x.md", base64.b64encode(TEXT.encode()).decode())
+    done(repository, "add", "-A")
+    done(repository, "commit", "-qm", "forced", "--no-verify")
+    done(repository, "rm", "-q", "docs/x.md")
+    run = git(repository, "commit", "-q", "-v", "-e", "-m", "gone", environment={"GIT_EDITOR": "true"})
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("who", ["author", "committer"])
+def test_who_made_a_commit_is_looked_at(who: str, repository: Path) -> None:
+    name = base64.b64encode(TEXT.encode()).decode()
+    environment = {f"GIT_{who.upper()}_NAME": name}
+    run = git(repository, "commit", "-q", "--allow-empty", "-m", "Why", environment=environment)
+    assert run.returncode == 1
+    assert "the message of this commit: text in base64" in run.stderr
+    forced = ["commit", "-q", "--no-verify", "--allow-empty", "-m", "Why"]
+    assert git(repository, *forced, environment=environment).returncode == 0
+    assert "text in base64" in looked_back(repository).stderr
+
+
+@pytest.mark.parametrize("name", ["connection_string", "sas_token", "token", "secret_access_key"])
+def test_secret_settings_are_named_and_not_shown(name: str) -> None:
+    told = kinds.of_file(".dvc/config", f"[x]\n    {name} = p4ssw0rd\n".encode())
+    assert told == f"it holds {name}; put that into .dvc/config.local or the environment"
 
 
 def test_code_reports_and_pointers_pass(repository: Path) -> None:
@@ -312,7 +364,8 @@ def test_code_reports_and_pointers_pass(repository: Path) -> None:
         "docs/shot.png": picture(),
         "docs/empty.ipynb": notebook(),
         "dvc.lock": f"schema: '2.0'\n{POINTER}" * 3000,
-        ".dvc/config": "[core]\n    remote = private\n",
+        ".dvc/config": "[core]\n    remote = private\n['remote \"private\"']\n"
+        "    url = ssh://ann@data.example.org:22/srv/x@y\n    ask_password = true\n    keyfile = ~/.k\n",
     }
     for name, content in passing.items():
         put(repository, name, content)
@@ -370,6 +423,43 @@ def test_where_the_comments_are_a_quotation_in_a_message_is_stopped(private: Pat
     done(private, "commit", "-q", "--allow-empty", "-m", "Why some comments are short")
 
 
+def test_one_refusal_tells_of_files_and_message(private: Path) -> None:
+    put(private, "docs/x.md", f"{TEXT}.\n")
+    done(private, "add", "-A")
+    run = git(private, "commit", "-qm", f"#Why {CHINESE[:20]}", "docs/x.md")  # a part has its own index
+    assert run.returncode == 1
+    assert "not to be committed: docs/x.md: text of row r1 of private" in run.stderr
+    assert "not to be committed: the message of this commit: text of row r3 of private" in run.stderr
+    done(private, "reset", "-q", "--hard")
+
+
+def test_an_author_of_the_data_is_none_of_a_commit(private: Path) -> None:
+    run = git(private, "commit", "-q", "--allow-empty", "-m", "Why", "--author", f"{TEXT} <a@b.example>")
+    assert run.returncode == 1
+    assert "not to be committed: the message of this commit: text of row r1 of private" in run.stderr
+
+
+def test_a_linked_working_tree_is_searched_for_the_texts_of_the_main_one(
+    private: Path, tmp_path: Path
+) -> None:
+    linked = tmp_path / "linked"
+    done(private, "worktree", "add", "-q", str(linked))
+    put(linked, "docs/x.md", f"{TEXT}.\n")
+    done(linked, "add", "-A")
+    run = git(linked, "commit", "-qm", "oops")
+    done(private, "worktree", "remove", "--force", str(linked))
+    assert run.returncode == 1
+    assert "not to be committed: docs/x.md: text of row r1 of private" in run.stderr
+
+
+def test_where_nothing_can_search_for_the_texts_the_hook_says_so(private: Path) -> None:
+    (private / ".venv").rename(private / "data/away")
+    run = git(private, "commit", "-q", "--allow-empty", "-m", "Why")
+    (private / "data/away").rename(private / ".venv")
+    assert run.returncode == 0
+    assert run.stderr.count("not searched for the texts below") == 1
+
+
 def forced(repository: Path) -> None:
     """A commit made without the hook."""
     put(repository, "docs/notes.md", lines(","))
@@ -397,6 +487,32 @@ def test_a_push_stops_notes_and_names_that_hold_texts(repository: Path) -> None:
     branch = CHINESE
     assert git(repository, "push", "origin", f"main:refs/heads/{branch}").returncode == 1
     done(repository, "update-ref", "-d", "refs/notes/commits")
+
+
+@pytest.mark.usefixtures("remote")
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_push_stops_tags_whose_message_holds_texts(nested: bool, repository: Path) -> None:
+    done(repository, "tag", "-a", "v1", "-m", JOINED)
+    if nested:
+        done(repository, "-c", "advice.nestedTag=false", "tag", "-a", "v2", "-m", "fine", "v1")
+    run = git(repository, "push", "origin", "v2" if nested else "v1")
+    done(repository, "tag", "-d", "v1", *["v2"] * nested)
+    assert run.returncode == 1
+    assert "not to be committed: the message of tag v1: " in run.stderr
+    assert TEXT not in run.stderr
+
+
+@pytest.mark.usefixtures("remote")
+def test_a_signed_tag_passes(repository: Path, tmp_path: Path) -> None:
+    if not shutil.which("ssh-keygen"):
+        pytest.skip("git signs with ssh-keygen, which isn't here")
+    key = str(tmp_path / "key")
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", key], check=True)
+    signed = ["-c", "gpg.format=ssh", "-c", f"user.signingkey={key}", "tag", "-s", "v1", "-m", "First"]
+    done(repository, *signed)
+    assert kinds.of_text(done(repository, "cat-file", "tag", "v1")) is not None  # but for the cut
+    done(repository, "push", "-q", "origin", "v1")
+    done(repository, "tag", "-d", "v1")
 
 
 def looked_back(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from undertone import journal
+from undertone.errors import Problem
 from undertone.journal import Journal, Point, Record
 
 RECORD = Record(
@@ -93,4 +96,71 @@ def test_a_journal_that_is_gone_is_not_over(tmp_path: Path) -> None:
 def test_what_is_sent_leaves_nothing(tmp_path: Path) -> None:
     one = Journal(tmp_path, RECORD)
     one.close(sent=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_first_line_a_journal_holds_no_run(tmp_path: Path) -> None:
+    path = whole(tmp_path)
+    lines = path.read_bytes().split(b"\n")
+    for first in ([b'{"id": "a", "na'], []):
+        path.write_bytes(b"\n".join(first + lines[1:]))
+        assert journal.read(path) is None
+
+
+def test_a_journal_that_another_sends_meanwhile_stops_nobody(tmp_path: Path) -> None:
+    path = whole(tmp_path)
+    (path.parent / "gone.jsonl").symlink_to(tmp_path / "nowhere")  # listed, and then not there
+    assert set(journal.left(tmp_path)) == {path.parent / "gone.jsonl", path}
+
+
+def test_a_journal_that_was_sent_between_its_opening_and_its_lock_is_not_over(tmp_path: Path) -> None:
+    path = whole(tmp_path)
+    lock = journal.fcntl.flock
+
+    def late(file: int, how: int) -> None:
+        path.unlink()
+        lock(file, how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal.fcntl, "flock", late)
+        with journal.over(path) as over:
+            assert not over
+
+
+def full(one: Journal) -> int:
+    """What is written to this journal finds no room, until what is returned takes its place again."""
+    before = os.dup(one._file)
+    device = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(device, one._file)
+    os.close(device)
+    return before
+
+
+def test_what_a_full_disk_did_not_take_costs_no_other_line(tmp_path: Path) -> None:
+    one = Journal(tmp_path, RECORD)
+    os.write(one._file, b'[1500, 1, {"lo')  # as much of a line as there was room for
+    before = full(one)
+    one.points(2000, 2, {"loss": 0.2})
+    assert one.trouble == "No space left on device"
+    os.dup2(before, one._file)
+    os.close(before)
+    one.points(2500, 3, {"loss": 0.1})
+    one.close(sent=False)
+    found = journal.read(one.path)
+    assert found is not None
+    assert found.points == (Point("loss", 0.1, 2500, 3),)
+
+
+def test_a_run_that_a_full_disk_can_not_hold_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def into_nothing(path: Path, flags: int, mode: int) -> int:
+        os.close(opened(path, flags, mode))
+        return opened("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(journal.os, "open", into_nothing)
+    with pytest.raises(Problem, match="can't be written: No space left on device"):
+        Journal(tmp_path, RECORD)
     assert list(tmp_path.iterdir()) == []

@@ -242,3 +242,14 @@ def test_lineage_brings_back_data_and_model_of_either_source(monkeypatch: pytest
         shell("git restore params.yaml")
         assert md5(Path(found["path"])) == digest
         assert md5(Path("data") / found["source"] / "split.parquet") == found["data"]["comments"]
+
+
+def test_a_model_that_is_nowhere_is_not_verified(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy,) = (repository / "mlartifacts").rglob("data/first")
+    shutil.rmtree(copy)
+    assert main(["lineage", "gender@first", "--verify"]) == 0
+    shutil.rmtree(FIRST)
+    assert main(["lineage", "gender@first", "--verify"]) == 1
+    assert "the model is not here, so that it is not verified" in capsys.readouterr().err

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undertone import needles
+from undertone.errors import Problem
 from undertone.needles import WINDOW, Needles, Row
+from undertone.params import Source
 
 LONG = "The foreman of the Riverside bakery asked my sister whether she planned to have children soon."
 CHINESE = "隔壁王姐去年生完孩子以后就被经理从原来的岗位上调走了"
@@ -129,6 +131,7 @@ def test_user_names_and_ids_are_found_and_plain_numbers_are_not() -> None:
     )
     assert not plain.found(b"00017 finch a.xlsx-b-77")
     assert plain.counts["names too short"] == 1
+    assert plain.counts["ids too short"] == 1
 
 
 def test_numbers_that_hold_a_phone_number_by_chance_are_none() -> None:
@@ -198,3 +201,71 @@ def test_rows_come_from_tables_and_from_cells_that_no_table_holds(tmp_path: Path
     assert rows(found.found(CHINESE)) == ["a.xlsx!Sheet1:3"]
     before = Needles.made(needles.read(raw, [], "lab"))  # nothing ingested yet
     assert rows(before.found(LONG)) == ["a.xlsx!Sheet1:2"]
+
+
+RUSSIAN = "соседка из зелёного дома на углу рассказала мне что её пенсия так и не пришла прошлой зимой"
+
+
+def test_raw_tables_are_read_as_their_source_says(tmp_path: Path) -> None:
+    how = Source(text="text", group="who", delimiter=";", header=2, encoding="cp1251")
+    lines = f"export of 2024;;\nid;text;who;note\nrow-1;{SHORT};heron_7731;{RUSSIAN}\n"
+    (tmp_path / "a.csv").write_text(lines, "cp1251")
+    found = Needles.made(needles.read(tmp_path, [], "lab", how))
+    assert found.counts["rows"] == 1
+    assert rows(found.found("by heron_7731")) == ["a.csv:3"]
+    assert rows(found.found(f'"{SHORT}"')) == ["a.csv:3"]
+    assert rows(found.found(RUSSIAN)) == ["a.csv:3"]
+
+
+def test_a_number_of_a_workbook_is_searched_for_as_it_reads(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"text": [SHORT], "phone": [49171555012], "user": [441977123456.0], "share": [0.123456789012]}
+    )
+    frame.to_excel(tmp_path / "a.xlsx", index=False, startrow=2)
+    how = Source(text="text", group="user", header=3)
+    found = Needles.made(needles.read(tmp_path, [], "lab", how))
+    assert kinds(found.found("tel 49171555012")) == {"phone"}
+    assert "name" in kinds(found.found("by 441977123456"))
+    assert found.counts["phones"] == 2
+    assert rows(found.found(f'"{SHORT}"')) == ["a.xlsx!Sheet1:4"]
+
+
+def test_a_broken_table_is_searched_for_or_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "{CHINESE}"}}\n{{"text": "{LONG}\n')
+    assert rows(Needles.made(needles.read(tmp_path, [], "lab")).found(LONG)) == ["a.jsonl:3"]
+    for name in ("b.parquet", "b.xlsx"):
+        path = tmp_path / name
+        path.write_bytes((b"PAR1" if name == "b.parquet" else b"PK\x03\x04") + LONG.encode())
+        with pytest.raises(Problem, match=f"{name}: can't be read to be searched for"):
+            needles.read(tmp_path, [], "lab")
+        path.unlink()
+    (tmp_path / "comments.parquet").write_bytes(b"PAR1" + LONG.encode())
+    with pytest.raises(Problem, match=r"comments.parquet: can't be read to be searched for"):
+        needles.read(tmp_path / "none", [tmp_path / "comments.parquet"], "lab")
+
+
+@pytest.mark.parametrize(
+    ("text", "encodings"),
+    [
+        (RUSSIAN, ("cp1251", "koi8_r")),
+        (
+            "角の緑の家の隣人が去年の冬に年金が届かなかったと私に話してくれました。",
+            ("shift_jis", "euc_jp"),
+        ),
+        ("角落綠色房子裡的鄰居告訴我她的退休金去年冬天一直沒有到帳", ("big5",)),
+        ("초록 대문 집 이웃이 지난겨울 연금이 끝내 오지 않았다고 말했습니다", ("euc_kr",)),
+    ],
+)
+def test_a_row_is_found_in_the_older_charsets_of_its_letters(
+    text: str, encodings: tuple[str, ...]
+) -> None:
+    found = made("nothing of it", text)
+    for encoding in encodings:
+        assert rows(found.found(b"id,1\n" + text.encode(encoding) + b"\n")) == ["2"], encoding
+
+
+def test_every_public_text_is_left_out_however_many_there_are() -> None:
+    texts = [f"{LONG} {at}" for at in range(20)]
+    found = Needles.made([Row("lab", "1", LONG), Row("lab", "2", CHINESE)], texts)
+    assert not found.found(LONG)
+    assert rows(found.found(CHINESE)) == ["2"]

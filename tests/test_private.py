@@ -129,6 +129,37 @@ def test_a_file_that_the_source_does_not_read_and_two_of_one_name_are_refused(fo
         add(path.with_name("absent.csv"))
 
 
+@pytest.mark.parametrize(
+    "source", ["standin/answers/../../../reports", "../x", "Own", "answers", "standin"]
+)
+def test_a_name_that_is_no_sources_is_refused_with_nothing_changed(source: str, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(Problem, match="--source: no name for a source of your own"):
+        sharing.add([given(folder, "own.csv")], source, SOURCE, replace=False, push=False)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_dvc_says_is_the_reason(folder: Path) -> None:
+    (folder / "dvc.yaml").write_text("stages:\n  x:\n    cmd: x\n    outs:\n    - data/raw/private\n")
+    with pytest.raises(Problem, match=r"^dvc add: .*overlaps with an output of stage"):
+        add(given(folder, "own.csv"))
+
+
+def test_damage_is_found_from_a_folder_below_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(given(folder, "own.csv"))
+    (path,) = folder.glob(".dvc/cache/files/md5/*/*[0-9a-f]")
+    path.chmod(0o644)
+    path.write_text("other")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    found = sharing.verify(remote=None, repair=False)
+    assert [one.paths for one in found.bad if one.kind == "cache"] == [
+        ("data/raw/private/own.csv (data/raw/private.dvc)",)
+    ]
+    assert found.checked["workspace"] == 1
+    assert Path.cwd() == folder / "below"
+
+
 def test_nothing_comes_in_where_git_would_take_it(folder: Path) -> None:
     (folder / ".gitignore").write_text("")
     with pytest.raises(Problem, match="git would take it"):

@@ -1,6 +1,7 @@
 import json
 import math
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,13 @@ VERSION = Line(
     aliases=("bert", "champion"),
     run="a" * 32,
     registered=9500,
-    tags={"role": "candidate", "model.md5": "1" * 32, "test_macro_f1": "0.7500"},
+    tags={
+        "role": "candidate",
+        "candidate": "bert",
+        "model.md5": "1" * 32,
+        "dvc.path": "models/candidates/standin/bert",
+        "test_macro_f1": "0.7500",
+    },
 )
 
 
@@ -152,9 +159,34 @@ def test_git_merges_two_ledgers_and_what_it_doubles_is_one_again(
     assert len(LEDGER.read_text().splitlines()) == 6
 
 
-def test_a_line_that_is_none_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"<<<<<<< HEAD",
+        b'"an id"',
+        b"\xff\xfe",
+        b'{"id": "a", "start": 1, "curves": [], "metrics": {}}',
+        b'{"model": "gender", "number": 1, "aliases": [], "run": "", "registered": 1,'
+        b' "tags": {"role": "candidate", "model.md5": "1"}}',  # and no dvc.path
+    ],
+)
+def test_a_line_that_is_none_is_named(tmp_path: Path, line: bytes) -> None:
     file = tmp_path / LEDGER
     runs.write(file, ledger(RECORD))
-    file.write_text(file.read_text() + "<<<<<<< HEAD\n")
+    file.write_bytes(file.read_bytes() + line + b"\n")
     with pytest.raises(Problem, match=r"line 2: is no run and no version\. Resolve a merge"):
         runs.read(file)
+
+
+def test_two_who_write_at_once_lose_no_line(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from undertone import runs, journal\n"
+        "for number in range(40):\n"
+        "    one = journal.Record(f'{sys.argv[2]}{number}', 'n', 'e', number, {}, {}, {})\n"
+        "    with runs.opened(Path(sys.argv[1])) as ledger:\n"
+        "        runs.write(Path(sys.argv[1]), ledger.joined(runs.Ledger({one.id: one})))\n"
+    )
+    file = tmp_path / LEDGER
+    both = [subprocess.Popen([sys.executable, "-c", program, str(file), name]) for name in "ab"]
+    assert [one.wait(60) for one in both] == [0, 0]
+    assert len(runs.read(file).runs) == 80

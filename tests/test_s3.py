@@ -24,6 +24,7 @@ ROLES = {  # as docs/access.md has them
     "reader": ["s3:GetObject", "s3:ListBucket"],
     "nobody": [],
 }
+STRANGER = ("AKIAUNKNOWN", "guessed")
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,9 @@ def _settled(address: str) -> Store:
 
 def key(person: Person, store: Store, role: str) -> None:
     """What docs/access.md has people do with their key: into .dvc/config.local, which git ignores."""
-    for name, value in zip(("access_key_id", "secret_access_key"), store.keys[role], strict=True):
-        person.dvc("remote", "modify", "--local", "private", name, value)
+    name, secret = store.keys.get(role, STRANGER)
+    person.remote(local=True, access_key_id=name, secret_access_key=secret)
+    (person.folder / ".dvc/config.local").chmod(0o600)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +112,7 @@ def owner(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Person:
     """After two tables were pushed."""
     folder = tmp_path_factory.mktemp("people") / "owner"
     person = pipeline(folder, ["data.source=private"], stages=("sample", "locate"))
-    person.dvc("remote", "modify", "private", "url", f"s3://{BUCKET}/data")
-    person.dvc("remote", "modify", "private", "endpointurl", store.address)
-    person.dvc("remote", "modify", "private", "region", "us-east-1")
+    person.remote(url=f"s3://{BUCKET}/data", endpointurl=store.address, region="us-east-1")
     key(person, store, "writer")
     for name in ("a", "b"):
         (person.home / f"{name}.csv").write_text(f"comment,label\nof {name},positive\n")
@@ -122,39 +122,32 @@ def owner(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Person:
     return person
 
 
-def test_who_may_write_pushes_and_who_may_read_pulls_the_same_bytes(owner: Person, store: Store) -> None:
+@pytest.fixture(scope="module")
+def reader(owner: Person, store: Store) -> Person:
+    """Has a clone and a key that may read."""
+    person = owner.clone(owner.folder.with_name("reader"))
+    key(person, store, "reader")
+    return person
+
+
+def test_who_may_write_pushes_and_who_may_read_pulls_the_same_bytes(
+    reader: Person, store: Store
+) -> None:
     assert len(store.objects()) == 3
-    reader = owner.clone(owner.folder.with_name("reader"))
-    key(reader, store, "reader")
     reader.dvc("pull", "-q", "data/raw/private.dvc")
     for name in "ab":
         assert (reader.folder / f"data/raw/private/{name}.csv").read_text().startswith("comment,label\n")
     assert reader.git("status", "--porcelain") == ""  # the key isn't there for git
 
 
-def test_who_may_only_read_changes_nothing(owner: Person, store: Store) -> None:
+def test_who_may_only_read_changes_nothing(reader: Person, store: Store) -> None:
     before = store.objects()
-    person = owner.clone(owner.folder.with_name("only"))
-    key(person, store, "reader")
-    person.dvc("pull", "-q", "data/raw/private.dvc")
-    (person.home / "c.csv").write_text("comment,label\nof c,positive\n")
-    done = person.undertone("private", "add", "--push", str(person.home / "c.csv"), check=False)
+    reader.dvc("pull", "-q", "data/raw/private.dvc")
+    (reader.home / "c.csv").write_text("comment,label\nof c,positive\n")
+    done = reader.undertone("private", "add", "--push", str(reader.home / "c.csv"), check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("undertone: dvc push: ")
     assert store.objects() == before
-
-
-@pytest.mark.parametrize("role", ["nobody", "stranger", None])
-def test_who_has_no_right_gets_no_byte(role: str | None, owner: Person, store: Store) -> None:
-    person = owner.clone(owner.folder.with_name(f"denied-{role}"))
-    if role == "stranger":
-        person.dvc("remote", "modify", "--local", "private", "access_key_id", "AKIAUNKNOWN")
-        person.dvc("remote", "modify", "--local", "private", "secret_access_key", "guessed")
-    elif role:
-        key(person, store, role)
-    done = person.dvc("pull", "data/raw/private.dvc", check=False)
-    assert done.returncode != 0
-    assert not person.cache()
 
 
 @pytest.mark.parametrize(
@@ -167,21 +160,21 @@ def test_who_has_no_right_gets_no_byte(role: str | None, owner: Person, store: S
         (None, ("fails  read: no key is set → dvc remote modify --local private access_key_id",)),
     ],
 )
-def test_the_doctor_tells_the_rights_and_leaves_nothing_behind(
+def test_the_doctor_tells_the_rights_and_who_has_none_gets_no_byte(
     role: str | None, wanted: tuple[str, ...], owner: Person, store: Store
 ) -> None:
     before = store.objects()
     person = owner.clone(owner.folder.with_name(f"asks-{role}"))
-    secrets = store.keys.get(role or "", ("AKIAUNKNOWN", "guessed"))
     if role:
-        for name, value in zip(("access_key_id", "secret_access_key"), secrets, strict=True):
-            person.dvc("remote", "modify", "--local", "private", name, value)
-        (person.folder / ".dvc/config.local").chmod(0o600)
+        key(person, store, role)
     done = person.undertone("access", check=False)
     for line in wanted:
         assert line in done.stdout, done.stdout + done.stderr
     assert (done.returncode == 0) == ("fails" not in done.stdout)
-    assert secrets[1] not in done.stdout + done.stderr
+    assert store.keys.get(role or "", STRANGER)[1] not in done.stdout + done.stderr
+    if done.returncode:
+        assert person.dvc("pull", "data/raw/private.dvc", check=False).returncode != 0
+        assert not person.cache()
     assert store.objects() == before
     assert store.uploads() == []
 

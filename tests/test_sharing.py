@@ -50,15 +50,15 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def owner(
     server: sshd.Server, remote: Path, template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Person:
-    """After a model learnt from private data, the stand-in was split, and all of it pushed."""
+    """After a model learnt from private data, the stand-in was cleaned, and all of it pushed."""
     person = pipeline(tmp_path_factory.mktemp("people") / "owner", SMALL)
     key = sshd.keypair(person.home / "key")
     server.grant(sshd.WRITER, key)
     settle(person, server, key)
     shutil.copyfile(template, person.folder / "mlflow.db")
-    person.dvc("remote", "modify", "private", "url", f"ssh://{HOST}{remote}")
+    person.remote(url=f"ssh://{HOST}{remote}")
     person.commit("start")
-    person.dvc("repro", "split@standin")
+    person.dvc("repro", "clean@standin")
     book = person.folder / "data/raw/standin/comments.xlsx"
     table = pd.read_excel(book, dtype=str, sheet_name="first half", engine="calamine")
     table = table[table["truth"].notna()].rename(columns={"truth": "label"})
@@ -95,11 +95,11 @@ def test_the_owners_files_are_tracked_by_hash_ignored_by_git_and_on_the_private_
     there = objects(remote / "files/md5")
     private = (owner.home / "own.xlsx").read_bytes()
     assert sum(path.read_bytes() == private for path in there.values()) == 1
-    public = remote.with_name("public")
-    owner.dvc("remote", "add", "--local", "public", str(public))
+    public, local = remote.with_name("public"), owner.folder / ".dvc/config.local"
+    local.write_text(f"['remote \"public\"']\n    url = {public}\n")
     owner.dvc("push", "-q", "--remote", "public", "data/raw/private.dvc")
     assert not any(path.read_bytes() == private for path in objects(public / "files/md5").values())
-    owner.dvc("remote", "remove", "--local", "public")
+    local.unlink()
 
 
 def test_who_has_a_key_restores_everything_and_trains_nothing(collaborator: Person) -> None:
@@ -117,8 +117,7 @@ def test_one_changed_parameter_reruns_only_what_learns_from_it(collaborator: Per
 
 
 def test_another_source_and_back_reruns_nothing_and_leaves_git_clean(collaborator: Person) -> None:
-    split = ["split@standin"]
-    for source, more in (("standin", ["--pull", *split]), ("private", ["--pull"]), ("standin", split)):
+    for source, more in (("standin", ["--pull", "clean@standin"]), ("private", [])):
         lock = (collaborator.folder / "dvc.lock").read_bytes()
         done = collaborator.dvc("exp", "run", "-S", f"data.source={source}", *more)
         assert ran(done) == []
@@ -175,18 +174,12 @@ CLEANED = ("ingest@standin", "clean@standin")
 
 
 def test_a_key_in_config_local_does_as_well_and_stays_out_of_git(
-    owner: Person, server: sshd.Server
+    owner: Person, remote: Path, server: sshd.Server
 ) -> None:
     person = owner.clone(owner.folder.with_name("local"))
     key = sshd.keypair(person.home / "key")
-    for name, value in (("url", None), ("port", server.port), ("user", server.user), ("keyfile", key)):
-        if value is None:
-            address = owner.dvc("remote", "list").stdout.split()[1].replace(HOST, "127.0.0.1")
-            person.dvc("remote", "modify", "--local", "private", "url", address)
-        else:
-            person.dvc("remote", "modify", "--local", "private", name, str(value))
-    refused = person.dvc("fetch", "data/raw/private.dvc", check=False)
-    assert refused.returncode != 0
+    address = f"ssh://127.0.0.1{remote}"
+    person.remote(local=True, url=address, port=server.port, user=server.user, keyfile=str(key))
     assert "key accepted: 127.0.0.1 accepts none" in person.undertone("access", check=False).stdout
     server.grant(sshd.READER, key)
     person.dvc("fetch", "data/raw/private.dvc")

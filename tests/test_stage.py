@@ -22,7 +22,10 @@ def main(params: Params, *, source: str, out: Path) -> str:
     if source == "wrong":
         raise Problem("no column 'text'", where="a.xlsx", remedy="Set ingest.text.")
     if source == "bug":
-        raise ZeroDivisionError
+        try:
+            float("a comment")
+        except ValueError as error:
+            raise KeyError("a comment") from error
     if source == "slow":
         with whole(out) as beside:
             beside.write_text("half")
@@ -73,11 +76,17 @@ def test_wrong_params_stop_every_stage_with_a_line_a_fault(folder: Path) -> None
     assert not (folder / "out").exists()
 
 
-def test_a_bug_keeps_its_traceback(folder: Path) -> None:
+def test_a_bug_keeps_its_traceback_and_its_words_only_if_they_are_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = ran(folder, "bug")
     assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "ZeroDivisionError" in done.stderr
+    assert done.stderr.count("Traceback (most recent call last)") == 2
+    assert "ValueError: its words are withheld" in done.stderr
+    assert 'raise KeyError("a comment") from error' in done.stderr  # code, which everybody has
+    assert "could not convert" not in done.stderr
+    monkeypatch.setenv("UNDERTONE_WORDS", "1")
+    assert "could not convert string to float: 'a comment'" in ran(folder, "bug").stderr
 
 
 def test_sigterm_cleans_up_and_exits_with_143(folder: Path) -> None:

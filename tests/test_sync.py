@@ -1,6 +1,8 @@
 import json
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -245,3 +247,25 @@ def test_a_server_gets_a_ledgers_runs_and_models(
     register()
     assert registry.find("gender@second").number == 4
     assert journal.left(clone) == []
+
+
+@pytest.mark.usefixtures("repository")
+def test_what_another_writes_into_the_ledger_meanwhile_is_kept() -> None:
+    with ThreadPoolExecutor() as pool:
+        with runs.opened(LEDGER) as ledger:
+            waiting = pool.submit(synced)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=1)
+            other = replace(next(iter(ledger.runs.values())), id="f" * 32, name="third")
+            runs.write(LEDGER, ledger.joined(runs.Ledger({other.id: other})))
+        assert waiting.result(timeout=60) == ["1 run of reports/runs.jsonl made in MLflow"]
+    assert {one.name for one in runs.read(LEDGER).runs.values()} == {"first", "second", "third"}
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_journal_that_can_not_be_read_is_told_and_stops_nobody(repository: Path) -> None:
+    folder = repository / journal.FOLDER
+    folder.mkdir(exist_ok=True)
+    (folder / "torn.jsonl").write_text('{"id": "a", "na\n[1, 2, {"loss": 0.5}]\n')
+    _, trouble = sync()
+    assert trouble == [f"{folder}/torn.jsonl: says of no run what it is. Remove it."]

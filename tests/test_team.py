@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def test_settings_are_read_and_the_environment_wins(tmp_path: Path) -> None:
         ("UNDERTONE_DATABASE=sqlite:///mlflow.db", "no PostgreSQL address"),
         ("DATABASE=postgresql://127.0.0.1/undertone", "no setting"),
         ("postgresql://127.0.0.1/undertone", "no setting"),
+        ("UNDERTONE_DATABASE=postgres://[p%40ss", "no PostgreSQL address"),
         (f"UNDERTONE_DATABASE={ADDRESS}\nUNDERTONE_HOSTS=*", "more than names"),
         (f"UNDERTONE_DATABASE={ADDRESS}\nUNDERTONE_HOSTS=https://mlflow.example.org", "more than names"),
     ],
@@ -183,3 +185,51 @@ def test_without_a_server_the_remedy_is_named(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["grants"]) == 1
     assert "MLFLOW_TRACKING_URI" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("password", ["SEC/RET", "SEC@RET", "SEC%RET", "SEC#RET", "[SEC", "SEC%00RET"])
+def test_a_password_that_an_address_can_not_hold_is_told_without_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], password: str
+) -> None:
+    settings(tmp_path, f"UNDERTONE_DATABASE=postgresql://undertone:{password}@127.0.0.1:1/undertone")
+    assert cli.main(["server", "--home", str(tmp_path)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "postgresql://127.0.0.1:1/undertone: " in line
+    assert "SEC" not in line
+    assert "RET" not in line
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("https://admin:SECRET@mlflow.example.org", "https://mlflow.example.org: holds a login"),
+        ("https://admin:SEC/RET@mlflow.example.org", "https://mlflow.example.org: holds a login"),
+        ("https://[::1/x", "is no address"),
+    ],
+)
+def test_a_login_within_the_address_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, told: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another")
+    with pytest.raises(Problem, match=told.replace("[", "")) as problem:
+        team.Server.found(tmp_path)
+    assert "SEC" not in str(problem.value)
+
+
+def test_a_start_that_finds_no_room_keeps_the_administrators_password(tmp_path: Path) -> None:
+    first = prepared(tmp_path)
+    kept = (tmp_path / "login").stat().st_ino
+    assert prepared(tmp_path) == first
+    assert (tmp_path / "login").stat().st_ino == kept  # not written again
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, usual[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            team._kept_login(tmp_path, None, port=5002)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    again = prepared(tmp_path, port=5002)
+    assert again["MLFLOW_AUTH_ADMIN_PASSWORD"] == first["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    assert team.Server.found(tmp_path).address == "http://127.0.0.1:5002"

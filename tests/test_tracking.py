@@ -7,9 +7,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -17,9 +19,10 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Run
+from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
 from undertone import files, stage, tracking
-from undertone.errors import Problem
+from undertone.errors import Problem, without_password
 from undertone.files import md5
 from undertone.journal import Point
 
@@ -468,3 +471,84 @@ def test_digests_are_those_that_dvc_writes(tmp_path: Path, monkeypatch: pytest.M
     subprocess.run([dvc, "add", "--quiet", "--no-commit", "table.csv", "folder"], check=True)
     for name in ("table.csv", "folder"):
         assert f"md5: {md5(tmp_path / name)}\n" in (tmp_path / f"{name}.dvc").read_text()
+
+
+def run_on_a_full_disk() -> None:
+    with tracking.run(experiment="gender", name="bert", stage="train", settings={}, data={}) as run:
+        device = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(device, run._journal._file)
+        os.close(device)
+        run.log(1, {"loss": 0.5})
+        raise ZeroDivisionError
+
+
+def test_a_full_disk_neither_leaves_a_run_running_nor_hides_what_went_wrong(store: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_on_a_full_disk()
+    found = runs()["bert"]
+    assert (found.info.status, found.data.metrics["loss"]) == ("FAILED", 0.5)
+    assert list((store / "unsent").iterdir()) == []
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[BaseHTTPRequestHandler]]:
+    """A server that takes no file, for the reason `status`."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        status = 413
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(self.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        yield Refusing
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, "wrong name or password. Check"),
+        (403, "permission denied. Ask"),
+        (413, "takes no file of this size. Who"),
+        (507, "has no room left. Ask"),
+    ],
+)
+def test_a_server_that_takes_no_file_is_one_line(
+    tmp_path: Path, refusing: Any, status: int, told: str
+) -> None:
+    refusing.status = status
+    (tmp_path / "model").write_text("x")
+    place = MlflowArtifactsRepository("mlflow-artifacts:/1/2", tracking_uri=tracking.uri())
+    for send, what in ((place.log_artifact, tmp_path / "model"), (place.log_artifacts, tmp_path)):
+        with pytest.raises(Problem, match=told) as problem, tracking.told():
+            send(str(what))
+        assert len(str(problem.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "login", ["u:SECRET", "u:SEC/RET", "u:SEC@RET", "SEC@RET", "u:SEC%RET", "u:SEC#RET", "u:[SEC?RET"]
+)
+@pytest.mark.parametrize("kind", ["postgresql", "https"])
+def test_no_part_of_a_password_is_ever_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, login: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{kind}://{login}@127.0.0.1:1/db?password=RET")
+    with pytest.raises(tracking.Unreachable) as problem:
+        tracking._reach()
+    everything = str(problem.value) + capsys.readouterr().err
+    assert "SEC" not in everything
+    assert "RET" not in everything
+    assert without_password(f"at {kind}://{login}@host/db.") == f"at {kind}://host/db."

@@ -4,24 +4,21 @@ Nothing is changed, here or there, and no password or key is ever printed.
 """
 
 import asyncio
-import configparser
 import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from getpass import getuser
 from pathlib import Path
 from secrets import token_hex
 from shlex import split
 from typing import Any
-from urllib.parse import urlsplit
 
-from undertone.errors import Problem
+from undertone import files, kinds
+from undertone.errors import Problem, first_line, without_password
 from undertone.params import Params, read_params
 
-_SECRETS = ("password", "passphrase", "access_key_id", "secret_access_key", "session_token")
 _TIMEOUT = 15.0  # seconds for one connection
 _SAMPLE = 2000  # objects of a directory whose modes are looked at
 
@@ -46,17 +43,23 @@ class Check:
 
 def examine(name: str | None = None) -> Iterator[Check]:
     """The checks of the remote called `name`, by default the default one, and of MLflow's server."""
-    params = read_params()
-    yield from _remote(name, params.data.contact)
+    root = files.root()
+    params = read_params(root / "params.yaml")
+    yield from _remote(name, root, params.data.contact)
     yield from _server(params)
 
 
-def _remote(name: str | None, contact: str) -> Iterator[Check]:
+def _remote(name: str | None, root: Path, contact: str) -> Iterator[Check]:
     from dvc.exceptions import DvcException
     from dvc.fs import get_cloud_fs
     from dvc.repo import Repo
 
-    with Repo() as repo:
+    try:
+        repo = Repo(root.as_posix())
+    except (DvcException, ValueError) as error:  # ValueError: not UTF-8
+        yield Check("remote settings", _told(error), _CORRECT)
+        return
+    with repo:
         name = name or repo.config["core"].get("remote")
         settings = repo.config["remote"].get(name)
         if settings is None:
@@ -65,17 +68,23 @@ def _remote(name: str | None, contact: str) -> Iterator[Check]:
             ask = f"Ask {contact} for its address, then `dvc remote add -d private URL`."
             yield Check("remote", what, ask)
             return
-        yield Check("remote", f"'{name}' is {_bare(settings['url'])}")
+        yield Check("remote", f"'{name}' is {without_password(settings['url'])}")
         yield _verified(name, settings)
-        yield _no_secrets(name)
+        yield _no_secrets(name, root)
         try:
             made, config, path = get_cloud_fs(repo.config, name=name)
             system = made(**config)
-        except DvcException as error:
-            yield Check("remote settings", _line(error), "Correct .dvc/config or .dvc/config.local.")
+        except Exception as error:  # each kind of remote has its own, from urllib's to ImportError
+            install = isinstance(error, ImportError)
+            yield Check("remote settings", _told(error), "Install it." if install else _CORRECT)
             return
     if system.protocol == "ssh":
-        checks = list(_ssh(system, name, contact))
+        try:
+            checks = list(_ssh(system, name, contact))
+        except ValueError as error:  # as ssh's files are read
+            remedy = "Correct ~/.ssh/config or ~/.ssh/known_hosts; `ssh` itself says more."
+            yield Check("ssh settings", first_line(error), remedy)
+            return
         yield from checks
         accepted = any(check.name == "key accepted" and check.ok for check in checks)
         if not accepted or any(check.name == "server" and not check.ok for check in checks):
@@ -86,6 +95,16 @@ def _remote(name: str | None, contact: str) -> Iterator[Check]:
         yield from _rights(system, path, name, contact)
 
 
+_CORRECT = "Correct .dvc/config or .dvc/config.local."
+
+
+def _told(error: Exception) -> str:
+    """A ValueError may repeat what stands in the place of a port: a part of a password."""
+    if not isinstance(error, ValueError):
+        return first_line(error)
+    return f"an address or a file that can't be read ({type(error).__name__})"
+
+
 def _verified(name: str, settings: dict[str, Any]) -> Check:
     if settings.get("verify"):
         return Check("verify", "what comes from the remote is hashed before it is used")
@@ -93,21 +112,16 @@ def _verified(name: str, settings: dict[str, Any]) -> Check:
     return Check("verify", "off: a damaged object would be taken for a good one", remedy)
 
 
-def _no_secrets(name: str) -> Check:
+def _no_secrets(name: str, root: Path) -> Check:
     """.dvc/config is committed; .dvc/config.local is not, and may hold secrets."""
-    shared, local = Path(".dvc/config"), Path(".dvc/config.local")
-    written = configparser.ConfigParser(interpolation=None, strict=False)
-    with suppress(configparser.Error):
-        written.read(shared, "utf-8")
-    found = sorted({key for section in written.values() for key in section if key in _SECRETS})
-    urls = [section.get("url", "") for section in written.values()]
-    if found or any(urlsplit(url).password for url in urls):
-        told = ", ".join(found) or "a password in a url"
+    shared, local = ".dvc/config", ".dvc/config.local"
+    written = root / shared
+    if written.exists() and (found := kinds.secrets_in(written.read_text("utf-8", "replace"))):
         remedy = (
             f"Change it, as git keeps it; write the new one by `dvc remote modify --local {name} …`."
         )
-        return Check("secrets", f"{shared}, which git tracks, holds {told}", remedy)
-    if local.exists() and stat.S_IMODE(local.stat().st_mode) & 0o077:
+        return Check("secrets", f"{shared}, which git tracks, holds {', '.join(found)}", remedy)
+    if (root / local).exists() and stat.S_IMODE((root / local).stat().st_mode) & 0o077:
         return Check("secrets", f"others may read {local}", f"chmod 600 {local}")
     return Check("secrets", f"none in {shared}")
 
@@ -138,7 +152,7 @@ def _ssh(system: Any, name: str, contact: str) -> Iterator[Check]:
                 pass
         except OSError as error:
             remedy = f"Check network and VPN, and the name in .dvc/config or {own}; else ask {contact}."
-            yield Check("server", f"{address}:{port} doesn't answer: {_line(error)}", remedy)
+            yield Check("server", f"{address}:{port} doesn't answer: {first_line(error)}", remedy)
             return
         yield Check("server", f"{address}:{port} answers")
     named = given.get("client_keys") or setting("IdentityFile", None) or _default_keys()
@@ -207,7 +221,7 @@ def _connection(
     careful = {**given, "known_hosts": known or b""}
     error = _connect(host, careful)
     if proxy and error is not None:
-        what = f"no connection by ProxyCommand: {_line(error)}"
+        what = f"no connection by ProxyCommand: {first_line(error)}"
         yield Check("server", what, f"Run `ssh {host}`, which says why; see also below.")
         error = _connect(host, {**careful, "proxy_command": None})
     unknown = False
@@ -232,7 +246,9 @@ def _connection(
         remedy = f"Send the .pub beside your key to {contact}; check the user, which is '{user}' here."
         yield Check("key accepted", f"{address} accepts none of your keys", remedy)
     elif error is not None:
-        yield Check("server", f"no connection: {_line(error)}", f"Check network and VPN; ask {contact}.")
+        yield Check(
+            "server", f"no connection: {first_line(error)}", f"Check network and VPN; ask {contact}."
+        )
     else:
         yield Check("key accepted", f"by {address}")
 
@@ -273,7 +289,7 @@ def _rights(system: Any, path: str, name: str, contact: str) -> Iterator[Check]:
         _write_s3(system, path) if system.protocol == "s3" else _write(system, path)
     except Exception as error:
         if not _is_refusal(error):
-            yield Check("write", _line(error), f"Ask {contact}, if you need to push.")
+            yield Check("write", first_line(error), f"Ask {contact}, if you need to push.")
             return
         yield Check("write", "no, you may only read, which is enough to run everything")
         return
@@ -306,14 +322,15 @@ def _refused(right: str, error: BaseException, name: str, contact: str) -> Check
     if _is_refusal(error):
         return Check(right, f"this key has no right to it ({code})", f"Ask {contact}.")
     remedy = f"Check `url` and `endpointurl` of '{name}', network and VPN; else ask {contact}."
-    return Check(right, _line(error), remedy)
+    return Check(right, first_line(error), remedy)
 
 
 def _code(error: BaseException) -> str:
     """S3's word for it, which s3fs wraps into errors of Python's; or the error's own name."""
     cause: BaseException | None = error
     while cause is not None:
-        if code := getattr(cause, "response", {}).get("Error", {}).get("Code"):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict) and (code := response.get("Error", {}).get("Code")):
             return str(code)
         if type(cause).__name__.endswith("CredentialsError"):
             return type(cause).__name__
@@ -361,8 +378,7 @@ def _server(params: Params) -> Iterator[Check]:
 
     from undertone import tracking
 
-    where = urlsplit(address)
-    shown = f"{where.hostname}{f':{where.port}' if where.port else ''}"
+    shown = without_password(address).partition("://")[2].rstrip("/")
     model, contact = params.data.codebook, params.data.contact
     try:
         client = tracking.client()
@@ -397,19 +413,3 @@ def _of_server(name: str, error: Any, shown: str, model: str, contact: str) -> C
     if "403" in told or "PERMISSION_DENIED" in told:
         return Check(name, f"you have no right to '{model}' (403)", f"Ask {contact} for it.")
     return Check(name, f"{shown} doesn't answer", f"Check network and VPN; else ask {contact}.")
-
-
-def _bare(url: str) -> str:
-    """Without user and password."""
-    return url if "@" not in url else f"{url.partition('://')[0]}://{url.rpartition('@')[2]}"
-
-
-def _line(error: BaseException) -> str:
-    if isinstance(error, Problem):
-        return str(error)
-    text = str(error).splitlines()
-    return _bare_text(text[0]) if text else type(error).__name__
-
-
-def _bare_text(text: str) -> str:
-    return " ".join(_bare(word) if "://" in word else word for word in text.split())

@@ -5,7 +5,6 @@ definition, and not looked at: `data/`, `models/` but for the release, DVC's cac
 whose name begins with `private`.
 """
 
-import configparser
 import hashlib
 import os
 import secrets
@@ -14,6 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote
 
 from undertone import containers
 from undertone.errors import Problem
@@ -28,11 +29,15 @@ PROJECT = ("undertone", "mlflow", "dvc", "joblib")  # what our files in the syst
 _SEARCH = ("needles", "containers")  # a change there may find more
 _OWN = ".cache/audit"  # ignored by git
 _HISTORY = (
-    "Rewrite the history (`git filter-repo --invert-paths --path FILE`, or `--replace-message`), then"
-    " `git reflog expire --expire=now --all && git gc --prune=now`. If it was pushed it is known: have"
-    " the host remove it, change keys that stood there, and tell the data's owner."
+    "What no branch leads to (a refused commit leaves it) goes with `git reflog expire --expire=now"
+    " --all && git gc --prune=now`. Else rewrite the history before (`pip install git-filter-repo`;"
+    " `git filter-repo --invert-paths --path FILE`, or `--replace-message`). If it was pushed it is"
+    " known: have the host remove it, change keys that stood there, and tell the data's owner."
 )
-UNSTAGE = "`git restore --staged FILE`, then move it below data/, or take the text out."
+_GITS_OWN = (
+    "Delete messages under way (.git/*_MSG, .git/COMMIT_EDITMSG), rename refs, and clear reflogs by `git"
+    " reflog expire --expire=now --all`."
+)
 _DELETE = "Remove the file, or what wrote the text into it, and run `undertone audit` again."
 
 
@@ -46,6 +51,10 @@ class Unread(bytes):
         one = cls()
         one.why = why
         return one
+
+
+class _GitFails(Exception):
+    """git is here and gives no answer: what it keeps was not looked at."""
 
 
 Items = Iterator[tuple[str, bytes]]
@@ -139,11 +148,6 @@ def searched(
     return _search(Place(place, lambda: iter(items)), needles, memo).findings
 
 
-def findings(root: Path, needles: Needles, names: Sequence[str] | None = None) -> list[Finding]:
-    """Those of all places, or of those named."""
-    return [found for one in reports(root, needles, names) for found in one.findings]
-
-
 def reports(
     root: Path, needles: Needles, names: Sequence[str] | None = None, also: Iterable[Place] = ()
 ) -> Iterator[Searched]:
@@ -160,16 +164,16 @@ def places(root: Path) -> Iterator[Place]:
     """Every place of this repository, and those outside that its libraries write to."""
     public = read_params(root / "params.yaml").audit.public
     yield Place("git objects", lambda: history(root, public), _HISTORY)
-    yield Place("git's own files", lambda: _gits_own(root), _HISTORY)
+    yield Place("git's own files", lambda: _gits_own(root), _GITS_OWN)
     yield Place(
         "files", lambda: _listed(root), "Move it below data/, or take the text out; then commit."
     )
-    server = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    stores, elsewhere = _mlflow(os.environ.get("MLFLOW_TRACKING_URI", ""))
     yield Place(
         "mlflow",
-        lambda: files(root, ["mlflow.db*", "mlartifacts"]),
+        lambda: files(root, ["mlflow.db*", "mlartifacts", *stores]),
         "Delete the run (`mlflow runs delete`, `mlflow gc`), and what is left of it in mlartifacts/.",
-        ["the MLflow server's own store: run `undertone audit` beside it"] if server else [],
+        elsewhere,
     )
     yield Place("journals", lambda: files(root, ["unsent"]))
     yield Place("reports", lambda: files(root, ["reports", "dvc_plots"]))
@@ -186,14 +190,6 @@ def places(root: Path) -> Iterator[Place]:
     yield Place("temporary files", _temporary)
 
 
-def staged(root: Path) -> Items:
-    """What `git commit` would take: name and content of each file of the index that HEAD has not so."""
-    changed = _git(root, "diff", "--cached", "--name-only", "--diff-filter=ACMRT", "-z")
-    for name in filter(None, changed.split(b"\0")):
-        text = name.decode("utf-8", "surrogateescape")
-        yield text, _git(root, "cat-file", "blob", f":{text}")
-
-
 def history(root: Path, public: Sequence[str] = ()) -> Items:
     """Every object of git, reached or not: contents, names (trees), messages and authors.
 
@@ -202,19 +198,29 @@ def history(root: Path, public: Sequence[str] = ()) -> Items:
     """
     if not _git(root, "rev-parse", "--git-dir"):
         return
-    listing = _git(root, "rev-list", "--all", "--objects", "--reflog").decode("utf-8", "surrogateescape")
-    paths = dict(line.split(" ", 1) for line in listing.splitlines() if " " in line)
+    try:
+        listing = _git(root, "rev-list", "--all", "--objects", "--indexed-objects", "--reflog")
+    except _GitFails:  # an object is missing; those that are here have no paths then
+        listing = b""
+    lines = listing.decode("utf-8", "surrogateescape").splitlines()
+    reached = {line.partition(" ")[0] for line in lines}
+    paths = dict(line.split(" ", 1) for line in lines if " " in line)
     command = ["git", "-C", str(root), "cat-file", "--batch-all-objects", "--batch", "--unordered"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
         assert running.stdout
         while head := running.stdout.readline().split():
+            if len(head) != 3:
+                yield f"object {head[0].decode()[:12]}", Unread.because("git can't read it")
+                continue
             name, kind, size = head[0].decode(), head[1].decode(), int(head[2])
             content = running.stdout.read(size)
             running.stdout.read(1)
             if name in public:
                 continue
-            path = paths.get(name)
+            path = paths.get(name, "" if name in reached else "no branch leads to it")
             yield f"{kind} {name[:12]}{f' ({path})' if path else ''}", content
+    if running.returncode:
+        raise _GitFails("cat-file")
 
 
 def told(done: Sequence[Searched], needles: Needles) -> str:
@@ -224,9 +230,10 @@ def told(done: Sequence[Searched], needles: Needles) -> str:
         f"searched for {counts['rows']:,} rows of {', '.join(needles.sources) or 'no source'}, and "
         f"{counts['names']:,} names, {counts['e-mails']:,} e-mail addresses, {counts['phones']:,} phone"
         f" numbers, {counts['ids']:,} ids, {counts['tokens']:,} other marks; too short to be told from"
-        f" ordinary language: {counts['rows too short']:,} rows, {counts['names too short']:,} names"
+        f" ordinary language: {counts['rows too short']:,} rows, {counts['names too short']:,} names,"
+        f" {counts['ids too short']:,} ids"
     ]
-    lines += [f"not looked at: {what}" for one in done for what in one.place.unlooked]
+    lines += [f"not looked at: {what}" for what in unlooked(done)]
     found = [finding for one in done for finding in one.findings]
     lines += [str(finding) for finding in found[:SHOWN]]
     if len(found) > SHOWN:
@@ -235,9 +242,21 @@ def told(done: Sequence[Searched], needles: Needles) -> str:
     return "\n".join(lines)
 
 
+def absent(root: Path) -> list[str]:
+    """Sources that are known here and whose files aren't, so that nothing of them is searched for."""
+    known = {path.stem for path in (root / "data/raw").glob("*.dvc")}
+    known.add(read_params(root / "params.yaml").data.source)
+    return sorted(one for one in known if not any((root / "data/raw" / one).glob("*")))
+
+
+def unlooked(done: Iterable[Searched]) -> list[str]:
+    """What belongs to these places and wasn't looked at."""
+    return [what for one in done for what in one.place.unlooked]
+
+
 def _search(place: Place, needles: Needles, memo: Memo | None) -> Searched:
     done = Searched(place)
-    for item, content in place.items():
+    for item, content in _told(place.items()):
         done.count += 1
         done.size += len(content)
         named = needles.found(item)
@@ -249,6 +268,15 @@ def _search(place: Place, needles: Needles, memo: Memo | None) -> Searched:
         else:
             done.findings += _within(place.name, item, shown, content, needles, memo)
     return done
+
+
+def _told(items: Items) -> Items:
+    """`items`, and where git stops giving them, that."""
+    try:
+        yield from items
+    except _GitFails as error:
+        why = f"`git {error}` fails, so what git keeps wasn't looked at; see `git status` and `git fsck`"
+        yield "git", Unread.because(why)
 
 
 def _within(
@@ -345,6 +373,8 @@ def _read(path: Path, root: Path) -> Items:
                 if path.stat().st_size <= PIECE:
                     yield name, file.read()
                     return
+                if containers.needs_whole(*_ends(file)):
+                    yield name, Unread.because(f"packed, and above the {PIECE >> 20} MB that are opened")
                 start = 0
                 while part := file.read(PIECE):
                     yield f"{name} from byte {start:,}", part
@@ -357,23 +387,52 @@ def _read(path: Path, root: Path) -> Items:
         yield name, Unread.because(f"can't be read ({type(error).__name__})")
 
 
+def _ends(file: BinaryIO) -> tuple[bytes, bytes]:
+    """The first and the last megabyte; `file` stands at its beginning after it."""
+    head = file.read(1 << 20)
+    file.seek(-(1 << 20), os.SEEK_END)
+    tail = file.read()
+    file.seek(0)
+    return head, tail
+
+
+def _mlflow(address: str) -> tuple[list[str], list[str]]:
+    """The files of a store that isn't the repository's own, or that it can't be looked at from here."""
+    kind, colon, path = address.partition(":")
+    if kind == "sqlite":
+        database = Path(path.removeprefix("///").partition("?")[0]).absolute()
+        own = [f"{database}{end}" for end in ("", "-wal", "-shm", "-journal")]
+        return [*own, str(database.parent / "mlartifacts")], []
+    if not colon or kind == "file":
+        folder = unquote(path).removeprefix("//") if colon else address
+        return [str(Path(folder).absolute())] if folder else [], []
+    return [], [f"MLflow's store ({kind}): run `undertone audit` on its machine"]
+
+
 def _public_remotes(root: Path) -> tuple[list[str], list[str]]:
     """Folders of DVC's remotes that aren't private by name, and what can't be looked at from here."""
-    config = configparser.RawConfigParser(strict=False)
-    config.read([root / ".dvc/config", root / ".dvc/config.local"])
-    folders, unlooked = [], []
-    for section in config.sections():
-        if not section.strip("'").startswith("remote "):
+    from dvc.config import Config, ConfigError
+
+    if not (root / ".dvc").is_dir():
+        return [], []
+    try:
+        remotes = Config(str(root / ".dvc"))["remote"]  # this machine's own settings too
+    except ConfigError as error:
+        what = f"DVC's settings can't be read ({type(error).__name__})"
+        raise Problem(what, where=".dvc/config", remedy="See `dvc config --list`.") from None
+    folders, away = [], []
+    for name, settings in sorted(remotes.items()):
+        url = str(settings.get("url", ""))
+        folder = unquote(url.removeprefix("file://")) if url.startswith("file://") else url
+        if name.startswith("private") or not url:
             continue
-        name = section.strip("'").split('"')[1]
-        url = config.get(section, "url", fallback="")
-        if name.startswith("private"):
-            continue
-        if "://" in url:
-            unlooked.append(f"the public remote '{name}', as it is on another machine")
-        elif url:
-            folders.append(str((root / ".dvc" / url).resolve()))
-    return folders, unlooked
+        if "://" in folder:
+            away.append(f"the public remote '{name}', as it is on another machine")
+        elif not Path(folder).exists():
+            away.append(f"the public remote '{name}', as its folder isn't here")
+        else:
+            folders.append(str(Path(folder).resolve()))
+    return folders, away
 
 
 def _dvc_logs(root: Path) -> Items:
@@ -432,9 +491,12 @@ def _temporary() -> Items:
 
 
 def _git(root: Path, *arguments: str) -> bytes:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments],
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ).stdout
+    """What git says; nothing where there is no repository."""
+    if not any((folder / ".git").exists() for folder in (root.absolute(), *root.absolute().parents)):
+        return b""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        raise _GitFails(arguments[0]) from None
+    return done.stdout

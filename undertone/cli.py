@@ -21,15 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
 
-    lint = commands.add_parser("lint", help="faults of codebooks: labels, merges, prompts")
+    lint = _command(commands, "lint", help="faults of codebooks: labels, merges, prompts")
     lint.add_argument("codebooks", type=Path, nargs="+", metavar="CODEBOOK", help="a .yaml file")
     lint.set_defaults(run=_lint)
 
-    ledger = commands.add_parser("ledger", help="what became of every row, stage by stage")
+    ledger = _command(commands, "ledger", help="what became of every row, stage by stage")
     ledger.add_argument("source", nargs="?", metavar="SOURCE", help="by default data.source of params")
     ledger.set_defaults(run=_ledger)
 
-    analyse = commands.add_parser("analyse", help="label rates of a table, and what filters would do")
+    analyse = _command(commands, "analyse", help="label rates of a table, and what filters would do")
     analyse.add_argument(
         "file",
         type=Path,
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     analyse.set_defaults(run=_analyse)
 
-    compare = commands.add_parser("compare", help="who of two is better; or several experiments")
+    compare = _command(commands, "compare", help="who of two is better; or several experiments")
     compare.add_argument(
         "experiments",
         nargs="*",
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compare.add_argument("--out", type=Path, metavar="PAGE", help="a .md file for the table")
     compare.set_defaults(run=_compare)
 
-    predict = commands.add_parser("predict", help="labels and scores for texts, from a release bundle")
+    predict = _command(commands, "predict", help="labels and scores for texts, from a release bundle")
     given = predict.add_mutually_exclusive_group()
     given.add_argument("--text", action="append", help="a text (may be given several times)")
     given.add_argument("--file", type=Path, help="a table: .csv, .tsv, .jsonl, .parquet, .xlsx")
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument("--variant", help="another variant of the bundle than its own choice")
     predict.set_defaults(run=_predict)
 
-    plan = commands.add_parser("plan", help="how many rows to label by hand for a share")
+    plan = _command(commands, "plan", help="how many rows to label by hand for a share")
     plan.add_argument(
         "--width",
         type=float,
@@ -112,34 +112,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan.add_argument("--rows", type=int, help="of the corpus")
     plan.set_defaults(run=_plan)
 
-    verify = commands.add_parser("verify-split", help="whether its certificate still holds")
+    verify = _command(commands, "verify-split", help="whether its certificate still holds")
     verify.add_argument("source", nargs="?", metavar="SOURCE", help="by default data.source of params")
     verify.set_defaults(run=_verify_split)
 
-    lineage = commands.add_parser("lineage", help="where a registered version came from")
+    lineage = _command(commands, "lineage", help="where a registered version came from")
     lineage.add_argument("version", help="gender/3, models:/gender@champion, or a version's number")
     lineage.add_argument(
         "--verify", action="store_true", help="hash again what of it is here: equal or not"
     )
     lineage.set_defaults(run=_lineage)
 
-    sync = commands.add_parser(
-        "sync", help="send runs recorded offline; make MLflow and reports/runs.jsonl hold the same"
+    sync = _command(
+        commands,
+        "sync",
+        help="send runs recorded offline; make MLflow and reports/runs.jsonl hold the same",
     )
     sync.set_defaults(run=_sync)
 
-    relocate = commands.add_parser("relocate", help="repair mlflow.db after the repository was moved")
+    relocate = _command(commands, "relocate", help="repair mlflow.db after the repository was moved")
     relocate.set_defaults(run=_relocate)
 
-    server = commands.add_parser("server", help="start the team's MLflow server")
-    server.add_argument("--home", type=Path, default=Path(".server"), help="settings and secrets")
+    server = _command(commands, "server", help="start the team's MLflow server")
+    server.add_argument(
+        "--home",
+        type=Path,
+        default=Path(".server"),
+        help="of settings and secrets; by default %(default)s",
+    )
     server.add_argument("--host", default="127.0.0.1", help="by default %(default)s")
     server.add_argument("--port", type=int, default=5000)
     server.add_argument("--exposed", action="store_true", help="allow a --host that others can reach")
     server.add_argument("--upgrade", action="store_true", help="first the tables, for a newer MLflow")
     server.set_defaults(run=_server)
 
-    grant = commands.add_parser("grant", help="let somebody see or change a codebook on the server")
+    grant = _command(commands, "grant", help="let somebody see or change a codebook on the server")
     grant.add_argument("user", metavar="USER")
     grant.add_argument("codebook", metavar="CODEBOOK", help="its runs and its registered models")
     grant.add_argument("level", choices=["read", "edit", "manage"], help="manage: may grant as well")
@@ -147,30 +154,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     grant.add_argument("--stdin", action="store_true", help="with --new: read the password instead")
     grant.set_defaults(run=_grant)
 
-    revoke = commands.add_parser("revoke", help="take rights on the server away")
+    revoke = _command(commands, "revoke", help="take rights on the server away")
     revoke.add_argument("user", metavar="USER")
     revoke.add_argument("codebook", nargs="?", metavar="CODEBOOK", help="by default the account goes")
     revoke.set_defaults(run=_revoke)
 
-    password = commands.add_parser("password", help="another password on the server; asks for it")
+    password = _command(commands, "password", help="another password on the server; asks for it")
     password.add_argument("user", nargs="?", metavar="USER", help="by default oneself")
     password.set_defaults(run=_password)
 
-    grants = commands.add_parser("grants", help="who may see and change what on the server")
+    grants = _command(commands, "grants", help="who may see and change what on the server")
     grants.set_defaults(run=_grants)
 
-    private = commands.add_parser("private", help="bring private files under DVC")
+    private = _command(commands, "private", help="bring private files under DVC")
     private_commands = private.add_subparsers(required=True, metavar="add")
-    add = private_commands.add_parser("add", help="tables into data/raw/<source>, tracked, not in git")
+    add = _command(private_commands, "add", help="tables into data/raw/<source>, tracked, not in git")
     add.add_argument("files", type=Path, nargs="+", metavar="FILE")
     add.add_argument("--source", default="private", help="by default private")
     add.add_argument("--replace", action="store_true", help="a file of the same name")
     add.add_argument("--push", action="store_true", help="send them to the private remote as well")
     add.set_defaults(run=_private_add)
 
-    audit = commands.add_parser("audit", help="whether private text stands where others may see it")
+    audit = _command(commands, "audit", help="whether private text stands where others may see it")
     audit.add_argument("files", type=Path, nargs="*", metavar="FILE", help="look at these alone")
-    audit.add_argument("--staged", action="store_true", help="look at what `git commit` would take")
     audit.add_argument("--history", action="store_true", help="look at git's objects and messages")
     audit.add_argument(
         "--place", action="append", metavar="NAME", help="of those that `undertone audit` lists"
@@ -180,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     audit.set_defaults(run=_audit)
 
-    intact = commands.add_parser("verify", help="whether cache and remote hold the bytes they name")
+    intact = _command(commands, "verify", help="whether cache and remote hold the bytes they name")
     intact.add_argument(
         "--remote", nargs="?", const="", metavar="NAME", help="also of a remote, by default the default"
     )
@@ -189,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     intact.set_defaults(run=_verify)
 
-    access = commands.add_parser("access", help="what is missing to reach data and MLflow's server")
+    access = _command(commands, "access", help="what is missing to reach data and MLflow's server")
     access.add_argument("--remote", metavar="NAME", help="by default the default remote")
     access.set_defaults(run=_access)
 
@@ -205,6 +211,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(problem).splitlines():
             print(f"undertone: {line}", file=sys.stderr)
         return 1
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, help: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
 
 
 def _lint(given: argparse.Namespace) -> int:
@@ -383,13 +395,19 @@ def _lineage(given: argparse.Namespace) -> None:
     if not given.verify:
         print(lineage.describe(given.version))
         return
-    told, differs = lineage.verify(given.version)
+    told, differs, here = lineage.verify(given.version)
     print(told)
     if differs:
         raise Problem(
             f"{len(differs)} not as they were: {'; '.join(differs)}",
             where=given.version,
             remedy="`undertone lineage` without --verify says how to bring them back.",
+        )
+    if not here:
+        raise Problem(
+            "the model is not here, so that it is not verified",
+            where=given.version,
+            remedy="`undertone lineage` without --verify says how to bring it back.",
         )
 
 
@@ -481,7 +499,10 @@ def _verify(given: argparse.Namespace) -> int:
     found = sharing.verify(remote=given.remote, repair=given.repair)
     print(found.told())
     if found.bad and not given.repair:
-        print("undertone verify --repair sets aside what is wrong here; a remote mends its owner")
+        print(
+            "undertone verify --repair sets aside what is wrong here; its owner mends a remote"
+            " (docs/access.md)"
+        )
     return int(bool(found.bad))
 
 
@@ -496,10 +517,11 @@ def _audit(given: argparse.Namespace) -> int:
         remedy = "Run `dvc pull`; without the data there is nothing to search for."
         raise Problem("no private rows are here", where="data", remedy=remedy)
     also, names = [], list(given.place or [])
+    if missing := [path for path in given.files if not os.path.lexists(path)]:
+        raise Problem("no such file", where=str(missing[0]))
     if given.files:
-        also.append(audit.Place("files given", lambda: audit.files(Path.cwd(), given.files)))
-    if given.staged:
-        also.append(audit.Place("staged", lambda: audit.staged(repository), audit.UNSTAGE))
+        here = [path.absolute() for path in given.files]  # not taken for patterns
+        also.append(audit.Place("files given", lambda: audit.files(Path.cwd(), here)))
     if given.history:
         names += ["git objects", "git's own files"]
     names += [place.name for place in also]
@@ -508,6 +530,8 @@ def _audit(given: argparse.Namespace) -> int:
         print(one, flush=True)
         done.append(one)
     print(audit.told(done, needles))
+    for source in audit.absent(repository):
+        print(f"not searched for, as it isn't here: {source} (`dvc pull data/raw/{source}`)")
     return int(any(one.findings for one in done))
 
 

@@ -1,8 +1,9 @@
 """Bytes, and everything that lies within them: archives, tables, databases, pictures, encoded texts.
 
 Nothing is executed: a pickle's opcodes are read, not run. Nested to `DEPTH`, and bounded: what would
-unfold to more than `LIMIT` bytes, or is encrypted, is told as a fault instead of being opened. Something
-that only looks like a container, or is broken, is as much as could be read of it, and its own bytes.
+unfold to more than `LIMIT` bytes, is encrypted, or is 7z or RAR, is told as a fault instead of being
+opened. Something that only looks like a container, or is broken, is as much as could be read of it, and
+its own bytes.
 Not looked at: pictures' pixels, sound, fonts, token numbers, base32, base85 and uuencoding.
 """
 
@@ -23,12 +24,12 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from html import unescape
-from itertools import islice
 from typing import Any
 
 DEPTH = 5  # containers within containers
 LIMIT = 256 * 2**20  # bytes that one item may unfold to, all its parts together
 MEMBERS = 100_000  # parts of one item
+EMBEDDED = 20  # packed parts that are looked for in one part whose form isn't known
 WEIGHTS = 8 * 2**20  # bytes above which what is no text and no container is searched as it is
 
 _CODED = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
@@ -51,7 +52,6 @@ _QUOTED = re.compile(rb"=(?:([0-9A-F]{2})|[ \t]*\r?\n)")
 _CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a]")
 _PRINTED = re.compile(rb"[\t\n\r -~]{16,}")
 _PDF_TEXT = re.compile(rb"\(((?:[^()\\]|\\.){0,2000}+)\)")
-_LOOSE = re.compile(rb"(?:blob|tree|commit|tag) \d+\0")
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def unpacked(name: str, content: bytes) -> Iterator[Part]:
                 what = f"unfolds to more than {LIMIT >> 20} MB or {MEMBERS:,} parts"
                 yield Part(path, b"", what)
                 return
-            except _Locked:
-                yield Part(path, b"", "encrypted")
+            except _Shut as shut:
+                yield Part(path, b"", str(shut))
                 continue
             way = f"{path}/{step}" if path else step
             if len(found) >= 5 and (digest := _digest(found)) not in seen:
@@ -112,8 +112,14 @@ def raw_only(name: str, content: bytes) -> bool:
     )
 
 
-class _Locked(Exception):
-    """Encrypted."""
+def needs_whole(head: bytes, tail: bytes) -> bool:
+    """Whether a file that begins and ends so can't be searched piece by piece."""
+    opener = _magic(head + tail)
+    return opener is not None and opener not in _CLEAR
+
+
+class _Shut(Exception):
+    """Something that isn't opened, and why; what could be was given before."""
 
 
 class _Budget:
@@ -139,14 +145,18 @@ def _inner(content: bytes, budget: _Budget) -> Iterator[tuple[str, bytes]]:
         # the readers of damaged files raise nearly anything, as their formats were never meant for it
         try:
             yield from opener(content, budget)
-        except (_Full, _Locked, MemoryError):
+        except (_Full, _Shut, MemoryError):
             raise
         except Exception:
             pass
     if opener not in _PACKED:
-        for match in islice(_EMBEDDED.finditer(content, 1), 20):
-            yield f"at {match.start()}", content[match.start() :]
         yield from _texts(content)
+        for number, match in enumerate(_EMBEDDED.finditer(content, 1), start=1):
+            if number > EMBEDDED:
+                if opener in _OPENED:
+                    return
+                raise _Shut(f"more than {EMBEDDED} packed parts one after the other")
+            yield f"at {match.start()}", content[match.start() :]
 
 
 def _magic(content: bytes) -> "Callable[[bytes, _Budget], Iterator[tuple[str, bytes]]] | None":
@@ -184,7 +194,7 @@ def _zip(content: bytes, budget: _Budget) -> Iterator[tuple[str, bytes]]:
                 with suppress(*_BROKEN), archive.open(member) as file:
                     yield f"zip:{member.filename}", _bounded(file.read, budget)
     if locked:
-        raise _Locked
+        raise _Shut("encrypted")
 
 
 def _tar(content: bytes, budget: _Budget) -> Iterator[tuple[str, bytes]]:
@@ -424,14 +434,29 @@ def _pdf(content: bytes, budget: _Budget) -> Iterator[tuple[str, bytes]]:
             drawn = _inflated(drawn, budget)
             yield "pdf stream", drawn
         yield "pdf text", b"".join(_PDF_TEXT.findall(drawn))
+    if b"/Encrypt" in content:
+        raise _Shut("encrypted")
 
 
 def _utf16(content: bytes, _: _Budget) -> Iterator[tuple[str, bytes]]:
     yield "utf-16", content.decode("utf-16", "ignore").encode("utf-8", "surrogatepass")
 
 
-def _loose(content: bytes, _: _Budget) -> Iterator[tuple[str, bytes]]:
-    yield "git object", content.partition(b"\0")[2]
+def _office(content: bytes, _: _Budget) -> Iterator[tuple[str, bytes]]:
+    """Old workbooks and documents are searched as they are; a password puts a new one into this form."""
+    yield from ()
+    if "EncryptedPackage".encode("utf-16-le") in content:
+        raise _Shut("encrypted")
+
+
+def _foreign(name: str) -> Callable[[bytes, _Budget], Iterator[tuple[str, bytes]]]:
+    """For an archive that nothing here can open."""
+
+    def opened(_: bytes, __: _Budget) -> Iterator[tuple[str, bytes]]:
+        yield from ()
+        raise _Shut(f"{name} archive, which isn't opened")
+
+    return opened
 
 
 _OPENERS: list[tuple[bytes, Callable[[bytes, _Budget], Iterator[tuple[str, bytes]]]]] = [
@@ -450,11 +475,22 @@ _OPENERS: list[tuple[bytes, Callable[[bytes, _Budget], Iterator[tuple[str, bytes
     (b"\x93NUMPY", _npy),
     (b"\x89PNG\r\n\x1a\n", _png),
     (b"%PDF-", _pdf),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _office),
+    (b"7z\xbc\xaf\x27\x1c", _foreign("7z")),
+    (b"Rar!\x1a\x07", _foreign("RAR")),
     (b"\xff\xfe", _utf16),
     (b"\xfe\xff", _utf16),
 ]
 # what is compressed as a whole holds no encoded text outside
 _PACKED = {_gzip, _zlib, _bz2, _xz, _zip, _npy}
+_CLEAR = {_npy, _safetensors, _utf16}  # a piece of these is searched as well as the whole
+_OPENED = {
+    _parquet,
+    _arrow,
+    _sqlite,
+    _tar,
+    _pickle,
+}  # what is packed within is opened by these themselves
 
 
 def _texts(content: bytes) -> Iterator[tuple[str, bytes]]:

@@ -158,19 +158,17 @@ def summarise(source: str, sent: Path) -> None:
 
     An entry stands for what one clone sent to one model under one prompt. `record_sha256` is over that
     clone's record of it, whose random `nonce` keeps the ids from being guessed. What `sent` says of
-    other clones stays.
+    other clones stays. `Problem` where the record is damaged.
     """
-    record = root() / STATE / RECORD
-    lines = record.read_bytes().splitlines() if record.exists() else []
-    clone = hashlib.sha256(lines[0]).hexdigest()[:12] if lines else ""
-    parts: dict[tuple[str, ...], list[bytes]] = {}
-    for line in lines:
-        told = json.loads(line)
-        if told["source"] == source:
-            parts.setdefault(tuple(str(told[key]) for key in _WHOM), []).append(line)
+    lines = _recorded()
+    clone = hashlib.sha256(lines[0][0]).hexdigest()[:12] if lines else ""
+    parts: dict[tuple[str, ...], list[tuple[bytes, dict[str, Any]]]] = {}
+    for line, one in lines:
+        if one["source"] == source:
+            parts.setdefault(tuple(str(one[key]) for key in _WHOM), []).append((line, one))
     entries = [one for one in _entries(sent) if one["clone"] != clone]
     for whom, noted in sorted(parts.items()):
-        told = [json.loads(line) for line in noted]
+        told = [one for _, one in noted]
         entries.append(
             {
                 **dict(zip(_WHOM, whom, strict=True)),
@@ -180,7 +178,7 @@ def summarise(source: str, sent: Path) -> None:
                 "comments": len({id_ for one in told for id_ in one["ids"]}),
                 "first": told[0]["at"][:10],
                 "last": told[-1]["at"][:10],
-                "record_sha256": hashlib.sha256(b"\n".join(noted)).hexdigest(),
+                "record_sha256": hashlib.sha256(b"\n".join(line for line, _ in noted)).hexdigest(),
             }
         )
     write_json(sent, {"sent": entries})
@@ -192,13 +190,37 @@ def _entries(sent: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _recorded() -> list[tuple[bytes, dict[str, Any]]]:
+    """This clone's record, each line as it stands and read. A last one without its end was cut off
+    before anything left, see `_note`, and doesn't count."""
+    record = root() / STATE / RECORD
+    *lines, _ = record.read_bytes().split(b"\n") if record.exists() else [b""]
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            one = json.loads(line)
+            missing = {"source", "at", "requests", "ids", *_WHOM} - one.keys()
+        except (ValueError, AttributeError):
+            missing = {"all"}
+        if missing:
+            raise Problem(
+                "not a line of this record any more",
+                where=f"{STATE / RECORD}, line {number}",
+                remedy="Restore it from a backup, or move it away: what sent.json says of it stays.",
+            )
+        found.append((line, one))
+    return found
+
+
 def _note(sending: Mapping[str, Any]) -> None:
-    """Add a line to this clone's record of all that it ever sent."""
+    """Add a line to this clone's record of all that it ever sent, before it is sent."""
     record = root() / STATE / RECORD
     record.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({**sending, "nonce": secrets.token_hex(16)}, ensure_ascii=False)
-    with record.open("a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
+    with record.open("ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)  # what a killed run, or a full disk, cut off
+        file.write(f"{line}\n".encode())
         file.flush()
         os.fsync(file.fileno())
 

@@ -1,7 +1,7 @@
 """What may not go into git: private data, workbooks under any name, weights, keys, encoded texts.
 
     python -m undertone.guard              what is staged (the hook pre-commit)
-    python -m undertone.guard --message F  the message in F (commit-msg)
+    python -m undertone.guard --message F  that, the message in F and its author (commit-msg)
     python -m undertone.guard --push R     what a push to R publishes, which git tells (pre-push)
     python -m undertone.guard --tracked    all that git tracks
     python -m undertone.guard --history    every file, message and name of every ref (CI)
@@ -10,6 +10,8 @@ It names files, never what stands in them. Standard library only, so that it run
 private texts are, `hook` looks for them besides.
 """
 
+import os
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +23,11 @@ from typing import NamedTuple
 from undertone import kinds
 
 _RAW = "--raw --no-renames --no-abbrev --diff-filter=d -z"
+_WHO = "%an <%ae>%n%cn <%ce>"
+_CUT = " ------------------------ >8 ------------------------\n"  # below: what `git commit -v` shows
+_SIGNATURE = re.compile(
+    r"-----BEGIN (PGP|SSH) SIGNATURE-----\n(Version: \S+ \S+\n)?([\w+/=]*\n)+-----END .*\n", re.ASCII
+)
 
 
 class Entry(NamedTuple):
@@ -33,7 +40,7 @@ class Entry(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What a commit or a tag says; `of` names it."""
+    """What a commit or a tag says, its author included; `of` names it."""
 
     of: str
     text: str
@@ -51,11 +58,15 @@ class Change:
 
 def asked(arguments: Sequence[str]) -> Change:
     """What the command's arguments name; for a push git tells it on standard input."""
-    rewrite = "Take it out of the history before it is pushed (`git rebase`, `git filter-repo`)."
+    rewrite = "Take it out before it is pushed (`git rebase`, `git filter-repo`, `git tag -d`)."
+    unstage = (
+        "Unstage it: `git restore --staged FILE`; tables come in by `undertone private add`, and a"
+        " quotation is taken out."
+    )
     if "--message" in arguments:
-        text = Path(arguments[arguments.index("--message") + 1]).read_text("utf-8", "replace")
-        own = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-        return Change([], [Message("this commit", own)], [], "Write what changed and why.")
+        path = Path(arguments[arguments.index("--message") + 1])
+        remedy = f"{unstage} A message says what changed and why."
+        return Change(staged(), [next_message(path)], [], remedy)
     if "--push" in arguments:
         pushed = [line.split() for line in sys.stdin]
         new = {name: commit for _, commit, name, _ in pushed if int(commit, 16)}
@@ -64,7 +75,7 @@ def asked(arguments: Sequence[str]) -> Change:
     if "--history" in arguments:
         return Change(history("--all"), messages("--all"), _refs(), rewrite)
     entries = tracked() if "--tracked" in arguments else staged()
-    return Change(entries, [], [], "Unstage it: `git restore --staged FILE`; track data with `dvc add`.")
+    return Change(entries, [], [], unstage)
 
 
 _NOTHING = Change([], [], [], "")
@@ -89,23 +100,41 @@ def history(*revisions: str) -> list[Entry]:
     ):
         found.setdefault((entry.path, entry.blob), entry)
     known = {blob for _, blob in found}
-    reached = _git("rev-list", "--objects", *revisions, "--")
-    objects = _git("cat-file", "--batch-check=%(objecttype) %(objectname) %(rest)", given=reached)
-    for line in objects.splitlines():
-        kind, blob, path = line.split(" ", 2)
+    for kind, blob, path in _reached(*revisions):
         if kind == "blob" and blob not in known:
             found[path, blob] = Entry(path or "no name", blob, "100644", "a tag")
     return list(found.values())
 
 
 def messages(*revisions: str) -> list[Message]:
-    """What the commits of `revisions` say, and the tags where that is all refs."""
-    told = _git("log", "-z", "--format=%H%n%B", *revisions, "--").split("\0")
+    """What the commits of `revisions` say, and the tags that lead to them."""
+    told = _git("log", "-z", f"--format=%H%n{_WHO}%n%B", *revisions, "--").split("\0")
     said = [Message(*one.split("\n", 1)) for one in told if "\n" in one]
-    tags = _git("for-each-ref", "refs/tags", "--format=%(refname)").split()
-    if "--all" in revisions:
-        said += [Message(tag, _git("for-each-ref", tag, "--format=%(contents)")) for tag in tags]
-    return said
+    return said + [_tag(one) for kind, one, _ in _reached(*revisions) if kind == "tag"]
+
+
+def next_message(path: Path) -> Message:
+    """What the commit that is being made will say."""
+    text = path.read_text("utf-8", "replace")
+    if os.environ.get("GIT_EDITOR") != ":":  # git says so where there's no editor; then `#` lines stay
+        text = _git("stripspace", "--strip-comments", given=text.partition(_CUT)[0])
+    who = [_git("var", f"GIT_{one}_IDENT").rsplit(" ", 2)[0] for one in ("AUTHOR", "COMMITTER")]
+    return Message("this commit", "\n".join([*who, text]))
+
+
+def _tag(one: str) -> Message:
+    """Name, tagger and message of a tag's object, without the signature."""
+    head, _, text = _git("cat-file", "tag", one).partition("\n\n")
+    of = {name: value for name, _, value in (line.partition(" ") for line in head.splitlines())}
+    tagger = of.get("tagger", "").rsplit(" ", 2)[0]
+    return Message(f"tag {of['tag']}", "\n".join([of["tag"], tagger, _SIGNATURE.sub("", text)]))
+
+
+def _reached(*revisions: str) -> list[list[str]]:
+    """Type, id and path of each object to which `revisions` lead."""
+    objects = _git("rev-list", "--objects", *revisions, "--")
+    told = _git("cat-file", "--batch-check=%(objecttype) %(objectname) %(rest)", given=objects)
+    return [line.split(" ", 2) for line in told.splitlines()]
 
 
 def contents(entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes, int]]:

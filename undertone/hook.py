@@ -3,6 +3,7 @@
 Arguments are the guard's. Findings name file, kind and row, never a text.
 """
 
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,17 +23,25 @@ def items(change: guard.Change) -> Iterator[tuple[str, bytes]]:
         yield name, b""
 
 
+def roots() -> list[Path]:
+    """Here, and where a linked working tree (`git worktree`) comes from: the data may lie there."""
+    told = subprocess.run(["git", "rev-parse", "--git-common-dir"], check=True, stdout=subprocess.PIPE)
+    main = Path(told.stdout.decode().strip()).resolve().parent
+    return [one for one in dict.fromkeys([Path.cwd(), main]) if (one / "params.yaml").exists()]
+
+
 def main(arguments: Sequence[str]) -> int:
     change = guard.asked(arguments)
     found = guard.faults(change)
     anything = change.entries or change.messages or change.names
     if anything and not found:  # what is refused anyway needs no search
         try:
-            found = [str(one) for one in audit.searched(items(change), Needles.of(Path()))]
+            for root in roots():
+                found += [str(one) for one in audit.searched(items(change), Needles.of(root))]
         except Problem as problem:
             print(problem, file=sys.stderr)
             return 1
-    return guard.told(found, change.remedy)
+    return guard.told(list(dict.fromkeys(found)), change.remedy)
 
 
 if __name__ == "__main__":

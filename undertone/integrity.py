@@ -74,8 +74,9 @@ def refuse_broken(paths: Iterable[Path], *, stage: str, items: Iterable[str]) ->
     raise Problem(
         f"not the bytes that {broken[0].by} recorded",
         where=f"{named}{more}",
-        remedy="`undertone verify --repair` sets aside what was damaged, `dvc pull` brings it back;"
-        " what was changed by hand has to go through its stage, or `dvc add`.",
+        remedy=f"`dvc checkout --force {broken[0].path}` brings back what was recorded, after"
+        " `undertone verify --repair` and `dvc pull` where the cache is damaged too;"
+        " what was changed on purpose has to go through its stage, or `dvc add`.",
     )
 
 

@@ -4,6 +4,7 @@ One file a run, `unsent/<id>.jsonl`: what the run is, then a line for each step,
 It is gone once MLflow has all of it. No text is in it: numbers, settings, names and digests.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from undertone.errors import Problem
 
 FOLDER = "unsent"  # in the repository's folder, ignored by git
 
@@ -45,15 +48,23 @@ class Record:
 
 
 class Journal:
-    """The file of a run under way, which holds a lock on it: the system lets go of it at any death."""
+    """The file of a run under way, which holds a lock on it: the system lets go of it at any death.
+
+    `trouble`: why a line of it could not be written, such as a full disk; the run goes on.
+    """
 
     def __init__(self, folder: Path, record: Record) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.trouble = ""
         self.path = folder / f"{record.id}.jsonl"
         beside = folder / f".{record.id}.tmp"  # .*.tmp is ignored by git
         self._file = os.open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self._write({key: value for key, value in asdict(record).items() if key != "points"})
+        if self.trouble:
+            beside.unlink()
+            os.close(self._file)
+            raise Problem(f"can't be written: {self.trouble}", where=str(folder))
         beside.rename(self.path)  # so that nobody sees it without its first line or its lock
 
     def points(self, time: int, step: int, values: Mapping[str, float]) -> None:
@@ -73,20 +84,30 @@ class Journal:
 
     def _write(self, line: object) -> None:
         # one call of the system, unbuffered: what was written outlives this process's SIGKILL
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+        content = json.dumps(line).encode() + b"\n"
+        if self.trouble:
+            content = b"\n" + content  # after what was cut short
+        try:
+            if os.write(self._file, content) < len(content):
+                self.trouble = os.strerror(errno.ENOSPC)
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
 
 
 def read(path: Path) -> Record | None:
     """The run of a journal; without its end it was killed when its last line was written.
 
-    None where it has no first line. A line that was cut short is left out.
+    None where its first line can't be read. Another line that was cut short is left out.
     """
     record: Record | None = None
     points: list[Point] = []
     ended = False
     for line in _lines(path):
         if record is None:
-            record = Record(**line)
+            try:
+                record = Record(**line)
+            except TypeError:  # the first line was cut short, and this is another
+                return None
         elif isinstance(line, list):
             time, step, values = line
             points += [Point(key, value, time, step) for key, value in values.items()]
@@ -105,7 +126,14 @@ def read(path: Path) -> Record | None:
 
 def left(folder: Path) -> list[Path]:
     """The journals in a repository's folder, of runs over and under way; oldest first."""
-    return sorted((folder / FOLDER).glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    return sorted((folder / FOLDER).glob("*.jsonl"), key=_changed)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # sent meanwhile
+        return 0.0
 
 
 @contextmanager
@@ -119,7 +147,7 @@ def over(path: Path) -> Iterator[bool]:
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
+            free = path.exists()  # else sent since it was opened
         except BlockingIOError:
             free = False
         yield free

@@ -17,6 +17,7 @@ LIMIT = 1_000_000  # bytes; the largest source file here is far below
 LINK, MODULE = "120000", "160000"  # git's modes
 
 _PRIVATE = {"data", "models", "mlartifacts", "mlruns", "dvc_plots"}
+_OWN = {".server", "unsent", ".cache"}
 _KEPT = {"data/README.md", "data/raw/answers/README.md", "models/README.md", "reports/runs.jsonl"}
 _SUFFIXES = {
     **dict.fromkeys(
@@ -33,7 +34,8 @@ _SUFFIXES = {
     **dict.fromkeys(".html .htm .mht".split(), "pages are made from results, and may show rows"),
     **dict.fromkeys(".pem .key .p12 .pfx .kdbx .env".split(), "files hold keys"),
 }
-_SECRETS = {".env", ".netrc", ".pypirc", "id_rsa", "id_ecdsa", "id_ed25519", "authorized_keys"}
+_KEYS = {".env", ".netrc", ".pypirc", "id_rsa", "id_ecdsa", "id_ed25519", "authorized_keys"}
+_KEYS |= {"credentials", "credentials.json", ".git-credentials", ".pgpass", ".htpasswd"}
 _PLAIN = {"requirements.txt", "LICENSE.txt", "robots.txt"}
 # A file keeps its first bytes when it is renamed.
 _MAGIC = {
@@ -74,11 +76,13 @@ _KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b(?<!EXAMPLE)|\bhf_[A-Za-z]{34}\b"
     r"|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bsk-[A-Za-z0-9_-]{40,}\b"
 )
-_PASSWORD = re.compile(
-    r"^\s*\w*(password|passphrase|secret\w*|session_token|sas_token|account_key|connection_string"
-    r"|access_key_id|bearer_token)\s*[=:]\s*[^\s<$%{]",
+# A setting that is secret, and has a value that is no placeholder.
+_SECRET = re.compile(
+    r"^[ \t]*(?!ask_)(\w*(?:password|passphrase|secret\w*|token|account_key|connection_string"
+    r"|access_key_id|customer_key|api_key))[ \t]*[=:][ \t]*[^\s<$%{]",
     re.MULTILINE | re.IGNORECASE,
 )
+_ADDRESS = re.compile(r"://[^\s/@:\[]*:(?!\d+/)[^\s<${]\S*@")  # user:password@; a port is none
 _POINTER = re.compile(
     r"outs:|[ -]*(md5: [0-9a-f]{32}(\.dir)?|(size|nfiles): \d+|hash: md5|path: .{1,100}"
     r"|remote: [\w-]+|isexec: true|push: false)"
@@ -122,6 +126,12 @@ def of_text(text: str) -> str | None:
     return _encoded(text) or _table(text)
 
 
+def secrets_in(settings: str) -> list[str]:
+    """The names of what is secret in a file of settings; never a value."""
+    found = sorted({match[1].lower() for match in _SECRET.finditer(settings)})
+    return found + ["a password in a url"] * bool(_ADDRESS.search(settings))
+
+
 def of_name(path: str) -> str | None:
     """Why a name of a file, a branch or a tag is no name, or None."""
     for part in PurePosixPath(path).parts:
@@ -146,9 +156,11 @@ def _of_path(path: str) -> str | None:
         return None
     if pure.parts[0] in _PRIVATE and suffix != ".dvc":
         return f"{pure.parts[0]}/ holds private data; DVC tracks it, git only the .dvc files"
+    if pure.parts[0] in _OWN:
+        return f"{pure.parts[0]}/ is this machine's own: passwords, or runs that wait for the server"
     if pure.parts[0] == ".dvc" and path not in (".dvc/config", ".dvc/.gitignore", ".dvcignore"):
         return "of .dvc/ only config goes into git: the rest holds keys, data and logs"
-    if name in _SECRETS or ".ssh" in pure.parts:
+    if name.lower() in _KEYS or {".ssh", ".aws"} & set(pure.parts):
         return "it is a place for keys"
     if suffix in _SUFFIXES or name in _SUFFIXES:
         return f"{suffix or name} {_SUFFIXES[suffix or name]}"
@@ -183,8 +195,8 @@ def _of_form(path: str, text: str) -> str | None:
     if pure.suffix in (".json", ".jsonl", ".ipynb", ".dvcplot"):
         return _of_json(path, text)
     if path == ".dvc/config" or pure.suffix in (".ini", ".cfg", ".conf"):
-        if _PASSWORD.search(text):
-            return "it holds a password or key; put that into .dvc/config.local or the environment"
+        if secret := secrets_in(text):
+            return f"it holds {', '.join(secret)}; put that into .dvc/config.local or the environment"
     if pure.suffix == ".md":
         if re.match(r"---\n(.*\n)*?(library_name|base_model|tags|widget|license):", text):
             return "a model card, which repeats texts of the training"

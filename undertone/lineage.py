@@ -96,8 +96,9 @@ def describe(name: str) -> str:
     return "\n".join([*(f"{key:{width}}  {value}" for key, value in shown.items()), *ending])
 
 
-def verify(name: str) -> tuple[str, list[str]]:
-    """A line for each thing in a version's lineage (equal, differs or not here), and what differs.
+def verify(name: str) -> tuple[str, list[str], bool]:
+    """A line for each thing in a version's lineage (equal, differs or not here), what differs, and
+    whether the model itself is here.
 
     The model, all that it was made from, and the registry's own copy where that lies on this machine.
     """
@@ -112,7 +113,8 @@ def verify(name: str) -> tuple[str, list[str]]:
         lines["the registry's copy"] = _judged(found["md5"], files.md5(copy))
     width = max(map(len, lines))
     told = "\n".join(f"{where:{width}}  {judged}" for where, judged in lines.items())
-    return told, [where for where, judged in lines.items() if judged == DIFFERS]
+    differs = [where for where, judged in lines.items() if judged == DIFFERS]
+    return told, differs, copy is not None or found["path"] in here
 
 
 def _judged(digest: str, now: str | None) -> str:

@@ -42,6 +42,13 @@ Units = NDArray[np.uint32]
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
+CHARSETS = (  # letters, first and last, and the older charsets that have them
+    ("А", "я", ("cp1251", "koi8_r")),
+    ("ぁ", "ゖ", ("shift_jis", "euc_jp")),
+    ("一", "鿿", ("big5",)),
+    ("가", "힣", ("euc_kr",)),
+)
+
 _CODES = 0x110000
 _HOST = re.compile(r"https?://[^/\s]+")  # a site is named by many; what is looked at there is not
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", re.ASCII)
@@ -151,7 +158,8 @@ class Needles:
         """What stands in `content`: for each row and kind one hit, the row with the most of it first.
 
         Bytes are read as UTF-8, and where that leaves a doubt as UTF-16, UTF-32, GB18030 and cp1252 at
-        every alignment; `raw` leaves these out. Nothing is unpacked: see `containers`.
+        every alignment, and in the `CHARSETS` of letters that the rows have; `raw` leaves these out.
+        Nothing is unpacked: see `containers`.
         """
         counts: Counter[tuple[int, Kind]] = Counter()
         first: dict[tuple[int, Kind], str] = {}
@@ -174,10 +182,8 @@ class Needles:
             hashes[start : start + len(found)] = found
         places = np.flatnonzero(usable)
         hashes = hashes[places]
-        known = np.zeros(len(places), dtype=np.bool_)
-        for units in public:
-            for _, found in self._hash.windows(units, WINDOW):
-                known |= np.isin(hashes, found)
+        said = [found for units in public for _, found in self._hash.windows(units, WINDOW)]
+        known = np.isin(hashes, np.concatenate(said)) if said else np.zeros(len(hashes), dtype=np.bool_)
         places, hashes = places[~known], hashes[~known]
         self._searched = set(self._owner_of(places).tolist())
         self._keys, at = np.unique(hashes, return_index=True)
@@ -187,7 +193,7 @@ class Needles:
     def _mark(self, rows: Sequence[Row], longest: Places, public: Sequence[Units]) -> None:
         marks: dict[tuple[str, Kind], _Mark] = {}
         comments = {row.id for row in rows if row.comment and row.text}
-        short, known, unnamed = set[str](), set[str](), set[str]()
+        short, known, unnamed, numbered = set[str](), set[str](), set[str](), set[str]()
         for at, row in enumerate(rows):
             size = int(longest[at])
             for kind, text in _marks_of(row):
@@ -198,12 +204,13 @@ class Needles:
                 short.add(row.id)
             if row.group and not _is_name(row.group):
                 unnamed.add(row.group)
+            if row.comment and row.own_id and not _is_id(row.id):
+                numbered.add(row.id)
             if row.comment and size >= WINDOW and at not in self._searched:
                 known.add(row.id)
         self._marks = list(marks.values())
         self._index(self._marks)
-        if self._marks:
-            spoken = {one for units in public for one in self._spoken(units)}
+        if spoken := {one for units in public for one in self._spoken(units)}:
             self._marks = [mark for at, mark in enumerate(self._marks) if at not in spoken]
             self._index(self._marks)
         kinds = Counter(mark.kind for mark in self._marks)
@@ -216,19 +223,21 @@ class Needles:
             "names": kinds["name"],
             "names too short": len(unnamed),
             "ids": kinds["id"],
+            "ids too short": len(numbered),
             "tokens": kinds["token"],
         }
 
     def _index(self, marks: Sequence[_Mark]) -> None:
         """Marks by the hash of their first units: 16 where they have so many, else 8."""
-        folded = [_folded(mark.text)[0][:LONGEST] for mark in marks]
-        self._lengths = np.array([len(units) for units in folded], dtype=np.int64)
-        self._wholes = np.array([self._hash.of(units) for units in folded], dtype=np.uint64)
+        units, ends = _folded_all([mark.text for mark in marks])
+        begins = np.concatenate([[0], ends[:-1]])[: len(ends)]
+        self._lengths = np.minimum(ends - begins, LONGEST)
+        self._wholes = self._hash.of(units, begins, self._lengths)
         self._heads: list[tuple[int, Hashes, Places, _Filter]] = []
         for size, low, high in ((8, 8, SHORT), (SHORT, SHORT, LONGEST + 1)):
             chosen = np.flatnonzero((self._lengths >= low) & (self._lengths < high))
             if len(chosen):
-                heads = np.array([self._hash.of(folded[at][:size]) for at in chosen], dtype=np.uint64)
+                heads = self._hash.of(units, begins[chosen], np.full(len(chosen), size))
                 order = np.argsort(heads, kind="stable")
                 self._heads.append((size, heads[order], chosen[order], _Filter(heads)))
 
@@ -323,8 +332,17 @@ class _Hash:
         found: Hashes = (sums[places + lengths] - sums[places]) * self._inverses[places]
         return found
 
-    def of(self, units: Units) -> int:
-        return int(self.sums(units)[-1])
+    def of(self, units: Units, begins: Places, lengths: Places) -> Hashes:
+        """The hash of each piece of `units`, none longer than `LONGEST`."""
+        found = np.zeros(len(begins), dtype=np.uint64)
+        steps, last, size = np.arange(LONGEST), max(len(units) - 1, 0), 1 << 12
+        for start in range(0, len(begins), size):
+            some = slice(start, start + size)
+            values = self._table[units[np.minimum(begins[some, None] + steps, last)]]
+            values *= self._powers[:LONGEST]
+            values[steps >= lengths[some, None]] = 0
+            found[some] = values.sum(axis=1)
+        return found
 
     def windows(self, units: Units, size: int) -> Iterator[tuple[int, Hashes]]:
         for start in range(0, max(len(units) - size + 1, 0), CHUNK):
@@ -365,7 +383,7 @@ def public_texts(root: Path, patterns: Sequence[str]) -> list[str]:
 def read(raw: Path, tables: Sequence[Path], source: str, settings: Source | None = None) -> list[Row]:
     """The rows of the tables that have a text, and the cells of the raw files that no table holds.
 
-    `settings` says which raw columns are the texts and the authors.
+    `settings` says which raw columns are the texts and the authors, and how the files are written.
     """
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
@@ -375,7 +393,7 @@ def read(raw: Path, tables: Sequence[Path], source: str, settings: Source | None
                 seen.add((row.text, row.group))
                 rows.append(row)
     known = {text for pair in seen for text in pair}
-    for where, header, text in _cells(raw):
+    for where, header, text in _cells(raw, settings):
         if text not in known:
             known.add(text)
             if settings and header == settings.group:
@@ -389,11 +407,14 @@ def read(raw: Path, tables: Sequence[Path], source: str, settings: Source | None
 def _of_table(path: Path, source: str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
-    names = pq.read_schema(path).names
-    if not {"id", "text"} <= set(names):
-        return
-    columns = [name for name in ("id", "text", "group", "file", "sheet", "row") if name in names]
-    table = pq.read_table(path, columns=columns).to_pydict()
+    try:
+        names = pq.read_schema(path).names
+        if not {"id", "text"} <= set(names):
+            return
+        columns = [name for name in ("id", "text", "group", "file", "sheet", "row") if name in names]
+        table = pq.read_table(path, columns=columns).to_pydict()
+    except (OSError, ValueError) as error:
+        raise _unread(path, error, "Make it anew (`dvc checkout`, `dvc repro`), or remove it.") from None
     empty = [""] * len(table["id"])
     of = {name: table.get(name, empty) for name in ("id", "text", "group", "file", "sheet", "row")}
     for id_, text, name, file, sheet, number in zip(*of.values(), strict=True):
@@ -401,74 +422,100 @@ def _of_table(path: Path, source: str) -> Iterator[Row]:
         yield Row(source, str(id_), text or "", name or "", own_id=str(id_) != ours)
 
 
-def _cells(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Place, column header and text of each cell that holds a text, of all files in `folder`."""
+def _unread(path: Path, error: Exception, remedy: str) -> Problem:
+    what = f"can't be read to be searched for ({type(error).__name__})"
+    return Problem(what, where=str(path), remedy=remedy)
+
+
+def _cells(folder: Path, settings: Source | None) -> Iterator[tuple[str, str, str]]:
+    """Place, column header and text of each cell that holds a text or a whole number, of all files in
+    `folder`. Down to the header's row no cell has a header."""
+    from python_calamine import CalamineError
+
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith((".", "~$")) for part in path.relative_to(folder).parts)
         if path.is_file() and not hidden and path.suffix not in (".dvc", ".tmp"):
-            yield from _cells_of(path, path.relative_to(folder).as_posix())
+            where = path.relative_to(folder).as_posix()
+            try:
+                for name, start, first, rows in _tables(path, settings):
+                    header: Sequence[object] = ()
+                    for number, row in enumerate(rows, start=start):
+                        for at, cell in enumerate(row):
+                            if text := _text(cell):
+                                named = str(header[at]) if at < len(header) else ""
+                                yield f"{where}{name}:{number}", named, text
+                        header = row if number == first else header
+            except (CalamineError, OSError, ValueError, csv.Error) as error:
+                raise _unread(path, error, "Remove its password, mend it, or remove it.") from None
 
 
-def _cells_of(path: Path, where: str) -> Iterator[tuple[str, str, str]]:
+def _tables(
+    path: Path, settings: Source | None
+) -> Iterator[tuple[str, int, int, Iterable[Sequence[object]]]]:
+    """Each sheet's name, the number of its first row, that of the header, and the rows."""
     content = path.read_bytes()
-    tables: Iterable[tuple[str, Iterable[Sequence[object]]]]
+    first = settings.header if settings else 1
     if content[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
-        from python_calamine import CalamineError, load_workbook
+        from python_calamine import load_workbook
 
-        try:
-            book = load_workbook(io.BytesIO(content))
-            tables = [
-                (f"!{name}", book.get_sheet_by_name(name).to_python()) for name in book.sheet_names
-            ]
-        except (CalamineError, ValueError) as error:
-            what = f"can't be read to be searched for ({type(error).__name__})"
-            raise Problem(what, where=str(path), remedy="Remove its password, or the file.") from None
+        book = load_workbook(io.BytesIO(content))
+        for sheet in map(book.get_sheet_by_name, book.sheet_names):
+            yield f"!{sheet.name}", 1 + (sheet.start or (0, 0))[0], first, sheet.to_python()
     elif content[:4] == b"PAR1":
         import pyarrow.parquet as pq
 
         table = pq.read_table(path)
-        tables = [
-            ("", [table.column_names, *zip(*(one.to_pylist() for one in table.columns), strict=True)])
-        ]
+        cells = zip(*(one.to_pylist() for one in table.columns), strict=True)
+        yield "", 1, 1, [table.column_names, *cells]
+    elif path.suffix.lower() == ".jsonl":
+        yield "", 1, 1, _objects(_decoded(content, settings))
     else:
-        text = _decoded(content)
-        if path.suffix.lower() == ".jsonl":
-            tables = [("", _objects(text))]
-        else:
-            delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-            csv.field_size_limit(2**31 - 1)
-            tables = [
-                ("", csv.reader(io.StringIO(text.replace("\0", ""), newline=""), delimiter=delimiter))
-            ]
-    for name, rows in tables:
-        header: Sequence[object] = ()
-        for number, row in enumerate(rows, start=1):
-            header = header or row
-            for at, cell in enumerate(row):
-                if isinstance(cell, str) and cell:
-                    yield f"{where}{name}:{number}", str(header[at]) if at < len(header) else "", cell
+        lines = io.StringIO(_decoded(content, settings).replace("\0", ""), newline="")
+        given = settings.delimiter if settings else None
+        delimiter = given or ("\t" if path.suffix.lower() in (".tsv", ".tab") else ",")
+        csv.field_size_limit(2**31 - 1)
+        yield "", 1, first, csv.reader(lines, delimiter=delimiter)
+
+
+def _text(cell: object) -> str:
+    """A cell that may name somebody: a text, or a whole number as a person reads it."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return str(cell) if isinstance(cell, str | int) and not isinstance(cell, bool) else ""
 
 
 def _objects(text: str) -> Iterator[list[object]]:
     """The lines of JSON as rows of a table whose header is all keys."""
-    lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+    lines = [_value(line) for line in text.split("\n") if line.strip()]
     keys = list(dict.fromkeys(key for line in lines if isinstance(line, dict) for key in line))
     yield list(keys)
     for line in lines:
         yield [_flat(line.get(key)) for key in keys] if isinstance(line, dict) else [_flat(line)]
 
 
+def _value(line: str) -> object:
+    """What the line says; one that is no JSON is a text itself."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+
+
 def _flat(value: object) -> object:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _decoded(content: bytes) -> str:
-    for encoding in (
-        ("utf-8-sig", "utf-16") if content[:2] not in (b"\xff\xfe", b"\xfe\xff") else ("utf-16",)
-    ):
+def _decoded(content: bytes, settings: Source | None) -> str:
+    told = settings.encoding.lower().replace("_", "-") if settings else ""
+    ways = [told] if told not in ("", "utf-8", "utf8") else []
+    if content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        ways.append("utf-8-sig")
+    if b"\0" in content:
+        ways.append("utf-16")
+    for encoding in ways:
         try:
             return content.decode(encoding)
-        except UnicodeDecodeError:
+        except (UnicodeError, LookupError):
             continue
     try:
         return content.decode("gb18030")
@@ -498,7 +545,7 @@ def _marks_of(row: Row) -> Iterator[tuple[Kind, str]]:
             yield "token", word
     if _is_name(row.group):
         yield "name", row.group
-    if row.own_id and (len(row.id) >= 10 if row.id.isdigit() else _is_name(row.id)):
+    if row.own_id and _is_id(row.id):
         yield "id", row.id
 
 
@@ -508,6 +555,10 @@ def _is_name(text: str) -> bool:
     size = _size(text)
     digits = sum(c.isdigit() for c in text)
     return size >= 12 or (size >= 8 and 3 <= digits < size)
+
+
+def _is_id(text: str) -> bool:
+    return len(text) >= 10 if text.isdigit() else _is_name(text)
 
 
 def _size(text: str) -> int:
@@ -674,6 +725,9 @@ def _readings(
         yield "cp1252", _runs(_cp1252()[np.frombuffer(content, dtype=np.uint8)], alphabet, SHORT // 2)
         for at in (0, 1):  # a text that begins within what looks like a character
             yield "gb18030", _runs(_pairs()[_view(content, at, ">u2")], alphabet)
+        for first_, last_, names in CHARSETS:
+            if alphabet[ord(first_) : ord(last_) + 1].any():
+                yield from ((name, _codes(content.decode(name, "replace"))) for name in names)
     for at in (0, 1):
         yield "utf-16-le", _runs(_view(content, at, "<u2"), alphabet)
         yield "utf-16-be", _runs(_view(content, at, ">u2"), alphabet)

@@ -143,44 +143,44 @@ def register(
     }
     champion = selection["champion"]
     released = target is None or target["passed"]
-    ledger = runs.read(runs.LEDGER)
     numbers: dict[str, int] = {}
     number = 0
-    try:
-        with tracking.told(), tracking.locked("register"):
-            store = tracking.client()
-            for trouble in tracking.send_unsent(store)[1]:
-                print(trouble, file=sys.stderr)
-            numbers = {name: add(store, one, facts[name], ledger) for name, one in entries.items()}
-            number = add(store, bundle, known, ledger)
-            model = bundle.space.codebook
-            for name, one in numbers.items():
-                run = store.get_model_version(model, str(one)).run_id
-                _show(store, run, pictures / name)
-                if name == champion:
-                    _show(store, run, pictures)
-            aliases = {**numbers, "champion": numbers[champion]}
-            if released:
-                aliases["release"] = number
-            for alias, one in aliases.items():
-                store.set_registered_model_alias(model, alias, str(one))
-            seen = mirrored(store, ledger)
-    except tracking.Unreachable as problem:
-        if tracking.refuses():
-            raise
-        print(f"{problem} `undertone sync` registers what is here.", file=sys.stderr)
-        names = {name: (name, "champion") if name == champion else (name,) for name in entries}
-        seen = Ledger(
-            tracking.unsent(),
-            {
-                line.key: line
-                for line in (
-                    *(_planned(one, facts[name], names[name]) for name, one in entries.items()),
-                    _planned(bundle, known, ("release",) if released else ()),
-                )
-            },
-        )
-    runs.write(runs.LEDGER, ledger.joined(seen))
+    with runs.opened(runs.LEDGER) as ledger:
+        try:
+            with tracking.told(), tracking.locked("register"):
+                store = tracking.client()
+                for trouble in tracking.send_unsent(store)[1]:
+                    print(trouble, file=sys.stderr)
+                numbers = {name: add(store, one, facts[name], ledger) for name, one in entries.items()}
+                number = add(store, bundle, known, ledger)
+                model = bundle.space.codebook
+                for name, one in numbers.items():
+                    run = store.get_model_version(model, str(one)).run_id
+                    _show(store, run, pictures / name)
+                    if name == champion:
+                        _show(store, run, pictures)
+                aliases = {**numbers, "champion": numbers[champion]}
+                if released:
+                    aliases["release"] = number
+                for alias, one in aliases.items():
+                    store.set_registered_model_alias(model, alias, str(one))
+                seen = mirrored(store, ledger)
+        except tracking.Unreachable as problem:
+            if tracking.refuses():
+                raise
+            print(f"{problem} `undertone sync` registers what is here.", file=sys.stderr)
+            names = {name: (name, "champion") if name == champion else (name,) for name in entries}
+            seen = Ledger(
+                tracking.unsent(),
+                {
+                    line.key: line
+                    for line in (
+                        *(_planned(one, facts[name], names[name]) for name, one in entries.items()),
+                        _planned(bundle, known, ("release",) if released else ()),
+                    )
+                },
+            )
+        runs.write(runs.LEDGER, ledger.joined(seen))
     return {
         "model": bundle.space.codebook,
         "candidates": {name: numbers.get(name) for name in entries},
@@ -289,7 +289,7 @@ def _versions(store: MlflowClient, model: str) -> list[ModelVersion]:
     token = None
     while True:
         page = store.search_model_versions(f"name = '{model}'", page_token=token)
-        found += [one for one in page if {"model.md5", "role"} <= one.tags.keys()]
+        found += [one for one in page if one.tags.keys() >= runs.NEEDED]
         token = page.token
         if not token:
             return sorted(found, key=lambda one: int(one.version))
@@ -587,7 +587,10 @@ def _global_store() -> Iterator[None]:
 def _find(store: MlflowClient, name: str) -> ModelVersion:
     models_ = {one.name: one for one in store.search_registered_models()}
     if not models_:
-        raise Problem("is empty", where="registry", remedy="Run `dvc repro`, or `undertone sync`.")
+        remedy = (
+            "Run `dvc repro`; where reports/runs.jsonl has versions, `dvc pull` and `undertone sync`."
+        )
+        raise Problem("is empty", where="registry", remedy=remedy)
     model, alias = name.split("@", 1) if "@" in name else (name, "")
     model, number = model.split("/", 1) if "/" in model else (model, "")
     if name.isdigit() and len(models_) == 1:

@@ -8,10 +8,13 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from undertone.errors import Problem
 from undertone.files import whole
@@ -25,6 +28,7 @@ TAGS = re.compile(
     r"|(data|digest|version)\.[\w-]+|codebook\.md5|dvc\.(stage|experiment|baseline|path|md5)|git\.dirty"
     r"|mlflow\.source\.(name|git\.commit)|run\.origin"
 )
+NEEDED = frozenset({"role", "candidate", "model.md5", "dvc.path"})  # tags of each version
 _VALUE = re.compile(r"[^\r\n]{0,250}")
 
 
@@ -77,6 +81,14 @@ class Ledger:
         return Ledger({**self.runs, **other.runs}, settled)
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Ledger]:
+    """The ledger in a file, to `write` it anew: no other process opens it for the time of the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock.tmp")):  # .*.tmp is ignored by git
+        yield read(path)
+
+
 def read(path: Path) -> Ledger:
     """The ledger in a file; an empty one where there is none.
 
@@ -87,7 +99,7 @@ def read(path: Path) -> Ledger:
         return Ledger()
     found: dict[str, Record] = {}
     lines: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
-    for number, text in enumerate(path.read_text("utf-8").split("\n"), 1):
+    for number, text in enumerate(path.read_bytes().split(b"\n"), 1):
         if not text:
             continue
         try:
@@ -98,8 +110,10 @@ def read(path: Path) -> Ledger:
             else:
                 content["aliases"] = tuple(content["aliases"])
                 line = Line(**content)
+                if not line.tags.keys() >= NEEDED:
+                    raise KeyError
                 lines[line.key].append(line)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise Problem(
                 "is no run and no version",
                 where=f"{path}, line {number}",
@@ -136,7 +150,7 @@ def read(path: Path) -> Ledger:
 
 
 def write(path: Path, ledger: Ledger) -> bool:
-    """The ledger's file, in the order of time; whether anything in it changed."""
+    """The ledger's file, in the order of time, within `opened`; whether anything in it changed."""
     runs = sorted(ledger.runs.values(), key=lambda one: (one.start, one.id))
     versions = sorted(ledger.versions.values(), key=lambda one: (one.registered, one.number, one.key))
     content = "".join(

@@ -1,11 +1,13 @@
 """Bringing private files under DVC, and finding objects whose bytes no longer hash to their names."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
 from dataclasses import dataclass
 from hashlib import md5 as new_md5
 from pathlib import Path
@@ -14,11 +16,12 @@ from typing import Any, BinaryIO, Literal
 from ruamel.yaml import YAML
 
 from undertone import files, integrity
-from undertone.errors import Problem
+from undertone.errors import Problem, first_line, without_password
 from undertone.params import Source
 from undertone.prescan import kind_of
 
 PRIVATE = "private"  # the remote that a source's files are pinned to, where .dvc/config has it
+_RESERVED = ("answers", "standin")  # folders of data/raw that hold something else
 _CORRUPT = Path(".dvc/tmp/corrupt")  # not known to git
 _OBJECTS = 32  # hexadecimal digits of an object's name
 _CHUNK = 2**20
@@ -30,9 +33,15 @@ def add(
     """Copies tables to data/raw/<source>, tracks them, and says what is left to do.
 
     `settings` is the source's section of `ingest`, None where there is none yet. `Problem`, with
-    nothing changed, for a file that ingest wouldn't read, for another file of the same name unless
-    `replace`, and where the folder isn't what its pointer says.
+    nothing changed, for a name that can't be a source's, for a file that ingest wouldn't read, for
+    another file of the same name unless `replace`, and where the folder isn't what its pointer says.
     """
+    if source in _RESERVED or not re.fullmatch("[a-z][a-z0-9_]*", source):
+        raise Problem(
+            f"no name for a source of your own: {source!r}",
+            where="--source",
+            remedy=f"Take small letters, digits and _, a letter first; not {' or '.join(_RESERVED)}.",
+        )
     folder = Path("data/raw") / source
     pointer = folder.with_name(f"{source}.dvc")
     targets = {path: folder / path.name for path in given}
@@ -54,7 +63,7 @@ def add(
         with files.whole(targets[path]) as beside:
             shutil.copyfile(path, beside)
     # never `dvc remove` first, which forgets the remote that the output is pinned to
-    _dvc("add", "--quiet", str(folder))
+    _dvc("add", str(folder))
     remote = _pin(pointer)
     lines = [f"{folder}: {len(_tables(folder))} files, {files.size(folder):,} bytes, tracked by DVC"]
     if push:
@@ -123,23 +132,25 @@ def _pin(pointer: Path) -> str | None:
 
 
 def _remotes() -> set[str]:
-    return {line.split()[0] for line in _dvc("remote", "list").splitlines() if line.strip()}
+    from dvc.config import Config
+
+    return set(Config.from_cwd()["remote"])
 
 
-def _dvc(*arguments: str) -> str:
+def _dvc(*arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        lines = done.stderr.split("\n")
+        said = [line for line in lines if line.startswith("ERROR")] or [*filter(None, lines), "failed"]
         raise Problem(
-            (said or ["failed"])[-1].removeprefix("ERROR: "),
+            without_password(said[-1].removeprefix("ERROR: ")),
             where=f"dvc {arguments[0]}",
             remedy="`undertone access` says what is wrong with the remote."
             if arguments[0] == "push"
             else "",
         )
-    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,8 @@ def verify(*, remote: str | None, repair: bool) -> Found:
     """
     from dvc.repo import Repo
 
-    with Repo(files.root().as_posix()) as repo:
+    # whatever folder it is called from: the records name paths from the repository's
+    with chdir(files.root()), Repo() as repo:
         cache = _Store(repo.cache.local.fs, Path(repo.cache.local.path).as_posix())
         paths = _paths(cache)
         bad = [Bad("cache", name, tuple(paths.get(name, ()))) for name in cache.broken()]
@@ -193,6 +205,9 @@ def verify(*, remote: str | None, repair: bool) -> Found:
         checked["workspace"] = workspace
         if remote is not None:
             odb = _opened(repo, remote)
+            if not odb.fs.exists(odb.path):
+                remedy = "`undertone access` says what is wrong; the owner fills it by `dvc push`."
+                raise Problem("nothing is there", where=f"remote {remote}".strip(), remedy=remedy)
             far = _Store(odb.fs, odb.path)
             paths = _paths(cache, far)
             bad += [Bad("remote", name, tuple(paths.get(name, ()))) for name in far.broken()]
@@ -299,14 +314,10 @@ def _opened(repo: Any, remote: str) -> Any:
         return repo.cloud.get_remote_odb(remote or None)
     except (DvcException, OSError) as error:
         raise Problem(
-            f"cannot be reached: {_line(error)}",
+            f"cannot be reached: {first_line(error)}",
             where=f"remote {remote}".strip(),
             remedy="`undertone access` says what is wrong.",
         ) from None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _set_aside(one: Bad, cache: _Store) -> Path:

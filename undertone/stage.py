@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,9 @@ def run(main: Callable[..., str]) -> NoReturn:
 
     Where DVC runs it, nothing is done before each input holds the bytes that were recorded for it.
     `main` returns the counts that its line of log shows. A `Problem` is one line on standard error
-    and exit code 1, SIGTERM exit code 143; anything unforeseen keeps its traceback.
+    and exit code 1, SIGTERM exit code 143. Anything unforeseen keeps its traceback, but not its words:
+    a library's may quote a comment, and DVC's queue keeps all that a stage prints. $UNDERTONE_WORDS
+    shows them.
     """
     name = Path(inspect.getfile(main)).stem
     signal.signal(signal.SIGTERM, _terminated)
@@ -35,8 +38,24 @@ def run(main: Callable[..., str]) -> NoReturn:
         for line in str(problem).splitlines():
             print(f"{name}: {line}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get("UNDERTONE_WORDS"):
+            raise
+        print(_wordless(error), file=sys.stderr)
+        sys.exit(1)
     print(f"{name}: {counts} ({time.perf_counter() - started:.1f} s)")
     sys.exit(0)
+
+
+def _wordless(error: BaseException) -> str:
+    """The traceback of an exception, and of those that it came from, with their types alone."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return (
+        (f"{_wordless(before)}\n\nwhich led to\n\n" if before else "")
+        + f"Traceback (most recent call last):\n{frames}{type(error).__name__}: its words are withheld,"
+        " as they may quote a comment; UNDERTONE_WORDS=1 shows them"
+    )
 
 
 def _arguments(main: Callable[..., str], name: str) -> dict[str, Path | str]:

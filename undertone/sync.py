@@ -16,15 +16,18 @@ def sync() -> tuple[list[str], list[str]]:
     A second time in a row there is nothing to do.
     """
     folder = root()
-    ledger = runs.read(folder / runs.LEDGER)
-    with tracking.told(), tracking.locked("register"):
+    with (
+        runs.opened(folder / runs.LEDGER) as ledger,
+        tracking.told(),
+        tracking.locked("register"),
+    ):
         store = tracking.client()
         sent, trouble = tracking.send_unsent(store)
         made, refused = _runs(store, ledger)
         registered, missing = _versions(store, ledger, folder)
-        seen = registry.mirrored(store, ledger)
-    joined = ledger.joined(seen)
-    changed = runs.write(folder / runs.LEDGER, joined)
+        joined = ledger.joined(registry.mirrored(store, ledger))
+        anything = bool(joined.runs or joined.versions)
+        changed = anything and runs.write(folder / runs.LEDGER, joined)
     new = len(joined.runs) - len(ledger.runs), len(joined.versions) - len(ledger.versions)
     done = [
         *([f"sent what was recorded of {', '.join(sent)}"] if sent else []),

@@ -25,7 +25,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
-from undertone.errors import Problem
+from undertone.errors import REFUSALS, Problem, misread, without_password
+from undertone.files import whole
 
 HOME = Path(".server")
 PORT = 5000
@@ -84,7 +85,7 @@ def read_settings(home: Path, environment: Mapping[str, str]) -> tuple[Settings,
             f"Write {_DATABASE}=postgresql://USER:PASSWORD@127.0.0.1/NAME there; see docs/server.md."
         )
         raise Problem("names no database", where=str(file), remedy=remedy)
-    if urlsplit(database).scheme != "postgresql":
+    if not database.startswith("postgresql://"):
         remedy = "Write postgresql://USER:PASSWORD@HOST/NAME: a team writes at the same time."
         raise Problem(f"{_DATABASE} is no PostgreSQL address", where=str(file), remedy=remedy)
     hosts = tuple(one.strip() for one in given.get(_HOSTS, "").split(",") if one.strip())
@@ -138,8 +139,7 @@ def prepare(home: Path, settings: Settings, given: Mapping[str, str], *, port: i
     password = _kept_login(home, given.get(_ADMIN), port=port)
     # SQLAlchemy 2.1 would look for psycopg 3
     database = settings.database.replace("postgresql:", "postgresql+psycopg2:", 1)
-    config = configparser.ConfigParser(interpolation=None)
-    config["mlflow"] = {
+    settled = {
         "default_permission": "NO_PERMISSIONS",
         "database_uri": database.replace("%", "%%"),  # MLflow reads it with interpolation
         "admin_username": "admin",
@@ -148,8 +148,7 @@ def prepare(home: Path, settings: Settings, given: Mapping[str, str], *, port: i
         # each request asks for the password's hash several times, 0.1 s each
         "auth_cache_ttl_seconds": "60",
     }
-    with _private(home / "auth.ini").open("w", encoding="utf-8") as file:
-        config.write(file)
+    _write(home / "auth.ini", settled)
     hosts = [*settings.hosts, *(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))]
     return {
         **environment,
@@ -193,14 +192,22 @@ class Server:
         login = _read_login(file)
         address = address or login.get("mlflow_tracking_uri", "")
         if not address.startswith(("http://", "https://")):
-            remedy = "Set MLFLOW_TRACKING_URI=https://… to the server's address."
+            remedy = "Set MLFLOW_TRACKING_URI=https://… to its address; docs/server.md starts one."
             raise Problem("no server named", remedy=remedy)
         names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+        bare = without_password(address)
+        if bare != address:
+            remedy = f"Set {' and '.join(names)}, and leave them out of the address."
+            raise Problem("holds a login", where=bare, remedy=remedy)
         username, password = (os.environ.get(name) or login.get(name.lower(), "") for name in names)
         if not username or not password:
             remedy = f"Set {' and '.join(names)}, or write them into {file}."
             raise Problem("no login", where=address, remedy=remedy)
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            remedy = "Set MLFLOW_TRACKING_URI=https://… to the server's address."
+            raise Problem("is no address", where=address, remedy=remedy) from None
         if parts.scheme == "http" and not _loopback(parts.hostname or ""):
             remedy = "Write https://."
             raise Problem("would send the password in the clear", where=address, remedy=remedy)
@@ -340,12 +347,9 @@ def _permissions(server: Server, user: str) -> list[dict[str, str]]:
 
 
 def _refusal(error: HTTPError, server: Server) -> Problem:
-    if error.code == 401:
-        remedy = "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-        return Problem("wrong name or password", where=server.address, remedy=remedy)
-    if error.code == 403:
-        remedy = "Ask its administrator, or who manages the codebook."
-        return Problem(f"'{server.username}' may not do that", where=server.address, remedy=remedy)
+    if error.code in REFUSALS:
+        what, remedy = REFUSALS[error.code]
+        return Problem(what, where=f"{server.username} at {server.address}", remedy=remedy)
     try:
         content = dict(json.loads(error.read()))
     except (ValueError, TypeError):
@@ -374,10 +378,13 @@ def _loopback(host: str) -> bool:
 def _check_database(address: str) -> None:
     import psycopg2
 
-    parts = urlsplit(address)
-    shown = f"postgresql://{parts.hostname or ''}{parts.path}"
+    shown = without_password(address)
+    if odd := misread(address):
+        raise Problem(odd, where=shown)
     try:
         psycopg2.connect(address, connect_timeout=5).close()
+    except psycopg2.ProgrammingError:  # it repeats what it could not read
+        raise Problem("is no address that PostgreSQL can read", where=shown) from None
     except psycopg2.Error as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         remedy = "Start PostgreSQL, and check name, password and address in .server/settings."
@@ -401,14 +408,14 @@ def _kept_login(home: Path, password: str | None, *, port: int) -> str:
     kept = _read_login(file)
     # MLflow takes it once, at the very first start
     password = kept.get("mlflow_tracking_password") or password or secrets.token_urlsafe(18)
-    config = configparser.ConfigParser(interpolation=None)
-    config["mlflow"] = {
+    login = {
         "mlflow_tracking_uri": f"http://127.0.0.1:{port}",
         "mlflow_tracking_username": "admin",
         "mlflow_tracking_password": password,
     }
-    with _private(file).open("w", encoding="utf-8") as opened:
-        config.write(opened)
+    if kept != login:
+        _write(file, login)
+    file.chmod(0o600)
     if not kept:
         print(f"server: the administrator's login is in {file}", file=sys.stderr)
     return password
@@ -424,10 +431,19 @@ def _read_login(file: Path) -> dict[str, str]:
     return dict(config["mlflow"]) if "mlflow" in config else {}
 
 
+def _write(file: Path, content: Mapping[str, str]) -> None:
+    """`content` as the section `mlflow`: whole or not at all, as no other copy of a password is kept."""
+    config = configparser.ConfigParser(interpolation=None)
+    config["mlflow"] = content
+    with whole(file) as beside, _private(beside).open("w", encoding="utf-8") as opened:
+        config.write(opened)
+
+
 def _kept(file: Path) -> str:
     """A secret that is made once."""
     if not file.is_file():
-        _private(file).write_text(secrets.token_hex(32), "utf-8")
+        with whole(file) as beside:
+            _private(beside).write_text(secrets.token_hex(32), "utf-8")
     _only_ours(file)
     return file.read_text("utf-8").strip()
 

@@ -32,10 +32,11 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from pydantic import BaseModel
+from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from undertone import journal, provenance
-from undertone.errors import Problem
+from undertone.errors import REFUSALS, Problem, misread, without_password
 from undertone.files import root
 from undertone.journal import Journal, Point, Record
 from undertone.params import read_params
@@ -51,17 +52,8 @@ _PATHS = (  # where MLflow keeps absolute paths
 _ARTIFACT = re.compile(r"(?:mlflow-artifacts:/+|(?:file://)?/(?:.*/)?mlartifacts/)(.+)")
 _EVERY = 5.0  # seconds between two batches of numbers; each call costs about 30 ms on sqlite
 _PAUSE = 60.0  # seconds until a store that failed is tried again
-_REFUSALS = {  # of a server, by status
-    "401": (
-        "wrong name or password",
-        "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
-    ),
-    "403": (
-        "permission denied",
-        "Ask who runs the server for `undertone grant` (read to look, edit to train).",
-    ),
-}
 _PATIENCE = 5.0  # seconds for a server to show that it is there
+_TROUBLE = (MlflowException, SQLAlchemyError, RequestException)  # the last of files alone
 
 
 Store = MlflowClient
@@ -112,9 +104,8 @@ def told() -> Iterator[None]:
     """Trouble with the store as a `Problem` of one line, without the address's password."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
-        refused = re.search(r"failed with error code (401|403)", str(error))
-        what, remedy = _REFUSALS[refused[1]] if refused else (_line(error), "")
+    except _TROUBLE as error:
+        what, remedy = REFUSALS.get(_status(error), (_line(error), ""))
         trouble: Problem = Problem(what, where=_where(), remedy=remedy)
         try:
             _reach()
@@ -216,12 +207,14 @@ class Run:
         if self._store is not None and not self._trouble:
             try:
                 _finish(self._store, self.id, self._record.id, status, end)
-            except (MlflowException, SQLAlchemyError) as error:
+            except _TROUBLE as error:
                 self._trouble = _line(error)
         self._journal.close(sent=not self._trouble)
         if self._trouble:
+            lost = self._journal.trouble
+            held = f"All but what found no place ({lost})" if lost else "All"
             print(
-                f"MLflow: {self._trouble.rstrip('.')}. All of run {self._record.name} is in"
+                f"MLflow: {self._trouble.rstrip('.')}. {held} of run {self._record.name} is in"
                 f" {journal.FOLDER}/{self._journal.path.name}; `undertone sync` sends it.",
                 file=sys.stderr,
             )
@@ -229,7 +222,7 @@ class Run:
     def discard(self, *, away: bool) -> None:
         """It could not begin, and holds nothing; what there is of it in the store has failed."""
         if self._store is not None and not away:
-            with suppress(MlflowException, SQLAlchemyError):
+            with suppress(*_TROUBLE):
                 self._store.set_terminated(self.id, "FAILED")
         self._journal.close(sent=True)
 
@@ -246,7 +239,7 @@ class Run:
             self._trouble = ""
         except Problem as problem:
             self._trouble = str(problem)
-        except (MlflowException, SQLAlchemyError) as error:
+        except _TROUBLE as error:
             self._trouble = _line(error)
         self._next = time.monotonic() + (_PAUSE if self._trouble else _EVERY)
 
@@ -413,7 +406,7 @@ def relocate() -> int:
     """Point a moved repository's database to where its artifacts lie now; how many rows changed."""
     database = _database()
     if database is None or not database.is_file():
-        raise Problem("no mlflow.db here to rewrite", where=_without_password(uri()))
+        raise Problem("no mlflow.db here to rewrite", where=without_password(uri()))
     changed = 0
     with locked("create"), closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         for table, column in _PATHS:
@@ -445,7 +438,7 @@ def create(database: Path) -> None:
 
 
 def _where() -> str:
-    return f"MLflow at {_without_password(uri())}"
+    return f"MLflow at {without_password(uri())}"
 
 
 def _reach() -> None:
@@ -478,9 +471,13 @@ def _asked(address: str) -> str:
             return f"answers with status {answer.status_code}" if answer.status_code >= 500 else ""
         place = urlsplit(address)
         if place.scheme.startswith("postgresql"):
+            if odd := misread(address):
+                return odd
             socket.create_connection((place.hostname, place.port or 5432), _PATIENCE - 1).close()
     except (MlflowException, OSError):
         return "can't be reached"
+    except ValueError:  # it would repeat what it took for a port
+        return "is no address"
     return ""
 
 
@@ -520,8 +517,11 @@ def send_unsent(store: MlflowClient) -> tuple[list[str], list[str]]:
     sent, trouble = [], []
     for path in journal.left(root()):
         with journal.over(path) as over:
-            record = journal.read(path) if over else None
+            if not over:
+                continue
+            record = journal.read(path)
             if record is None:
+                trouble.append(f"{path}: says of no run what it is. Remove it.")
                 continue
             try:
                 with told():
@@ -638,8 +638,13 @@ def _now() -> int:
 
 def _line(error: Exception) -> str:
     lines = [one for one in str(error).splitlines() if not one.startswith("(raised as a result of")]
-    return _without_password(lines[0].partition(" (Caused by")[0])
+    return without_password(lines[0].partition(" (Caused by")[0]) if lines else type(error).__name__
 
 
-def _without_password(address: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", address)
+def _status(error: Exception) -> int:
+    """What a server answered with; 0 where that isn't known."""
+    if isinstance(error, RequestException):
+        return 0 if error.response is None else error.response.status_code
+    # MLflow's own errors have it in their text alone
+    told = re.search(r"failed with error code (\d{3})|\b(4\d\d|5\d\d) \w+ Error: ", str(error))
+    return int(told[1] or told[2]) if told else 0

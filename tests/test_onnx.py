@@ -11,7 +11,7 @@ import onnx as onnx_format
 import pytest
 
 from tests import tiny
-from undertone import bundle, calibration, models, onnx, registry
+from undertone import bundle, calibration, code, models, onnx, registry
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
 from undertone.params import Calibrate
@@ -178,3 +178,20 @@ def test_the_manifest_is_the_same_for_the_same_model(tmp_path: Path) -> None:
         bundle.write(model, tmp_path / attempt, candidate="e5", opset=17, digests={})
         manifests.append(json.loads((tmp_path / attempt / "manifest.json").read_text()))
     assert manifests[0] == manifests[1]
+
+
+def test_a_change_of_the_plumbing_makes_no_other_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: set[Path] = set()
+
+    def digest(paths: set[Path]) -> str:
+        counted.update(paths)
+        return ""
+
+    monkeypatch.setattr(code, "digest", digest)
+    model = models.create(tiny.SETTINGS["e5"], tiny.space(), tiny.start("e5", tmp_path))
+    model.fit(tiny.examples(100), VALIDATION, lambda *_: None, tmp_path / "state")
+    bundle.write(model, tmp_path / "bundle", candidate="e5", opset=17, digests={})
+    assert Path("undertone/models/e5.py") in counted
+    assert not counted & code.PLUMBING

@@ -393,3 +393,17 @@ def test_this_repository_holds_nothing_of_its_own_stand_in() -> None:
     planted = [row for row in rows[::20] if len(row.text) > 80]
     assert len(planted) > 60
     assert all(needles.found(f"x {row.text} y") for row in planted)
+
+
+def test_a_source_that_is_not_here_is_told_and_the_stand_in_is_no_loss(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(repository / "data/raw/ministry.dvc", "outs: []\n")
+    told = "not searched for, as it isn't here: ministry (`dvc pull data/raw/ministry`)\n"
+    assert cli.main(["audit", "--place", "reports"]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith(told)
+    assert "standin" not in said
+    write(repository / "data/raw/ministry/a.csv", "id,text\n")
+    cli.main(["audit", "--place", "reports"])
+    assert told not in capsys.readouterr().out

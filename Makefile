@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: repro test test-services lint docs pictures hooks lock server
+.PHONY: repro test test-services lint docs pictures hooks lock team-server
 
 repro: $(READY) ## run the pipeline (stand-in data unless params.yaml says otherwise)
 	@echo "repro: dvc repro"
@@ -22,8 +22,8 @@ lint: $(READY)
 	@echo "lint: ruff, mypy, import-linter"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
-server: $(READY) ## start the team's MLflow server (docs/server.md)
-	@$(BIN)/undertone server
+team-server: $(READY) ## start the team's MLflow server (docs/team-server.md)
+	@$(BIN)/undertone team-server
 
 pictures: $(READY) ## see this repository's runs and registry in a browser, into docs/pictures
 	@UNDERTONE_PICTURES=1 $(BIN)/pytest -m services tests/test_browser.py

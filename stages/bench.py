@@ -1,47 +1,65 @@
-"""Latency of the encoder and of every ONNX variant of it, in one run on one machine."""
+"""How fast every candidate and every ONNX variant answers, how soon, and with how much memory; in one
+run on one machine."""
 
 from pathlib import Path
 
-from undertone import latency, models, stage
-from undertone.files import size, write_json
+from undertone import fresh, language, latency, stage
+from undertone.files import write_json
 from undertone.params import Params
-from undertone.predictor import Predictor, read_manifest
+from undertone.predictor import Predictor, family, read_manifest
 
 
-def main(params: Params, *, encoder: Path, release: Path, out: Path) -> str:
-    settings = params.bench
-    latency.set_threads(settings.threads)
-    variants = {
-        f"onnx-{variant}": Predictor.load(release, variant=variant, threads=settings.threads)
-        for variant in read_manifest(release)["variants"]
+def main(params: Params, *, candidates: Path, variants: Path, out: Path) -> str:
+    bundle, threads = read_manifest(variants), params.bench.threads or latency.cores()
+    latency.set_threads(threads)
+    here = [name for name, one in bundle["variants"].items() if family() in one["families"]]
+    where = {
+        **{name: (candidates / name, None) for name in params.models},
+        **{f"onnx-{name}": (variants, name) for name in here},
     }
-    name, own = str(read_manifest(release)["candidate"]), models.load(encoder)
-    counter = next(iter(variants.values()))
     # a longer text is cut: it would be measured under a length that it doesn't have
-    longest = int(read_manifest(release)["max_length"])
-    lengths = sorted({min(length, longest) for length in settings.lengths})
+    lengths = sorted({min(length, int(bundle["max_length"])) for length in params.bench.lengths})
+    tokens = Predictor.load(variants, variant=here[0], threads=threads).tokens
+    batches = sorted({1, *params.bench.batches})
     measured = latency.measure(
-        {name: own.scores, **{variant: one.scores for variant, one in variants.items()}},
-        {length: latency.texts_of(length, 64, counter.tokens) for length in lengths},
-        batches=settings.batches,
-        repeats=settings.repeats,
+        {
+            name: fresh.opened(folder, variant=variant, threads=threads)
+            for name, (folder, variant) in where.items()
+        },
+        {length: latency.texts_of(length, 64, tokens) for length in lengths},
+        batches=batches,
+        repeats=params.bench.repeats,
+        seconds=params.bench.seconds,
     )
-    sizes = {
-        name: size(encoder),
-        **{f"onnx-{name}": one["bytes"] for name, one in read_manifest(release)["variants"].items()},
+    first = latency.texts_of(lengths[0], 1, tokens)
+    largest = latency.texts_of(lengths[-1], batches[-1], tokens)
+    models = {
+        name: {
+            "bytes": bundle["variants"][variant]["bytes"] if variant else language.weight(folder),
+            **fresh.start(
+                folder,
+                first + largest,
+                variant=variant,
+                threads=threads,
+                starts=params.bench.starts,
+                seconds=params.bench.seconds,
+            ),
+        }
+        for name, (folder, variant) in where.items()
     }
-    verdict = latency.verdict(measured, "onnx-int8", settings.p95_ms)
     write_json(
         out,
         {
-            "machine": latency.machine(settings.threads),
-            "release": "onnx-int8",
-            "target": verdict,
-            "bytes": sizes,
+            "machine": latency.machine(threads),
+            "family": family(),
+            "encoder": bundle["candidate"],
+            "models": models,
             "rows": measured,
         },
     )
-    return latency.told(measured, "onnx-int8", verdict)
+    single = [row for row in measured if row["batch"] == 1 and row["model"].startswith("onnx-")]
+    fastest = min(single, key=lambda row: float(row["p50_ms"]))["model"]
+    return f"{len(models)} models; fastest variant: {latency.told(measured, fastest, None)}"
 
 
 if __name__ == "__main__":

@@ -8,22 +8,23 @@ from undertone.params import Params
 
 
 def main(params: Params, *, trained: Path, out: Path) -> str:
-    settings = params.bench
-    latency.set_threads(settings.threads)
+    threads = params.bench.threads or latency.cores()
+    latency.set_threads(threads)
     folders = {name: trained / name for name in params.models}
     candidates = {name: models.load(folder) for name, folder in folders.items()}
-    words = min(settings.lengths)  # nearly a token each, in any vocabulary
+    words = min(params.bench.lengths)  # nearly a token each, in any vocabulary
     measured = latency.measure(
         {name: one.scores for name, one in candidates.items()},
         {words: latency.texts_of(words, 64, lambda text: len(text.split()))},
         batches=[1],
-        repeats=settings.repeats,
+        repeats=params.bench.repeats,
+        seconds=params.bench.seconds,
     )
     costs = {
         row["model"]: {"ms": row["p50_ms"], "bytes": language.weight(folders[row["model"]])}
         for row in measured
     }
-    machine = latency.machine(settings.threads)
+    machine = latency.machine(threads)
     write_json(out, {"machine": machine, "words": words, "candidates": costs})
     shown = ", ".join(
         f"{name} {one['ms']:.1f} ms, {one['bytes'] / 1e6:,.0f} MB" for name, one in costs.items()

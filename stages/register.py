@@ -17,7 +17,7 @@ def main(
     codebook: Path,
     pictures: Path,
     selection: Path,
-    latency: Path,
+    released: Path,
     evaluated: Path,
     out: Path,
 ) -> str:
@@ -29,7 +29,7 @@ def main(
         codebook=codebook,
         pictures=pictures,
         selection=read_json(selection),
-        target=read_json(latency)["target"],
+        target=read_json(released)["target"],
         summary=read_json(evaluated),
     )
     # version numbers belong to one registry; the same inputs must give the same output in another

@@ -27,6 +27,7 @@ def main(
     prevalence: Path,
     release: Path,
     latency: Path,
+    released: Path,
     pictures: Path,
     out: Path,
     page: Path,
@@ -47,6 +48,8 @@ def main(
         prevalence=read_json(prevalence),
         manifest=read_json(release / "manifest.json"),
         latency=read_json(latency),
+        released=read_json(released),
+        price=params.bench.price,
     )
     before = json.loads(provenance.git("show", f"HEAD:./{evaluated.as_posix()}") or "{}")
     with whole(out) as beside:

@@ -68,18 +68,16 @@ def phones(seed: int = 9) -> list[str]:
 
 
 def planted(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of comments whose first 190 begin with a canary, and whose ids and authors are some."""
+    """A stand-in's rows: the first 190 with a label begin with a canary; ids and authors are some."""
     canaries = [*plain(), *chinese(), *addresses(), *phones()]
-    assert len(table) >= len(canaries) == 190
-    texts = table["comment"].tolist()
-    texts[: len(canaries)] = [
-        f"{one} {text}" for text, one in zip(texts[: len(canaries)], canaries, strict=True)
-    ]
-    who = pd.factorize(table["author"])[0]
+    at = table.index[table["truth"].notna()][: len(canaries)]
+    assert len(at) == len(canaries) == 190
+    texts = table["comment"].copy()
+    texts[at] = [f"{one} {text}" for one, text in zip(canaries, texts[at], strict=True)]
     return table.assign(
         comment=texts,
-        nr=[f"{_PEOPLE}-{row:05d}" for row in range(len(table))],
-        author=[f"{_PEOPLE}{one}" for one in who],
+        comment_id=f"{_PEOPLE}-" + table["comment_id"],
+        author=_PEOPLE + table["author"],
     )
 
 

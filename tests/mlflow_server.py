@@ -86,7 +86,7 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def server(database: str, home: Path, *, hosts: str = "mlflow.example.org") -> Iterator[Running]:
-    """`undertone server` on a database, until the block ends."""
+    """`undertone team-server` on a database, until the block ends."""
     home.mkdir(parents=True)
     settings = home / "settings"
     settings.write_text(f"UNDERTONE_DATABASE={database}\nUNDERTONE_HOSTS={hosts}\n")
@@ -96,7 +96,7 @@ def server(database: str, home: Path, *, hosts: str = "mlflow.example.org") -> I
     address = f"http://127.0.0.1:{port}"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "undertone.cli", "server", "--home", home, "--port", str(port)],
+            [sys.executable, "-m", "undertone.cli", "team-server", "--home", home, "--port", str(port)],
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             stdout=file,

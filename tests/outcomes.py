@@ -9,12 +9,15 @@ from undertone import certificate, evaluation, prevalence, report
 from undertone.evaluation import Judges
 from undertone.labels import LabelSpace
 from undertone.ledger import Ledger
-from undertone.params import Clean, Split
+from undertone.params import Clean, Hourly, Split
 
 SECRET = "unrepeatable"  # in every text; no page may hold it
 SPLIT = {
     "seed": 1, "validation": 0.3, "test": 0.3, "order": "random", "min_support": 3,
     "rare": "refuse", "merge_into": "other", "train_rows": None, "folds": None,
+}  # fmt: skip
+ONNX = {  # milliseconds, bytes
+    "onnx-int8": (2.0, 2_000_000), "onnx-fp32": (5.0, 8_900_000), "onnx-bad": (1.0, 2_000_000),
 }  # fmt: skip
 LEARNT = [
     {"step": 10, "loss": 0.9, "learning_rate": 1e-4},
@@ -84,7 +87,17 @@ def results(*, many: bool = False) -> report.Results:
     costs = {name: {"ms": ms, "bytes": size} for name, (ms, size) in sizes.items()}
     gold = rows[["gold.calm", "gold.angry", "gold.wry"]].to_numpy(np.float64)
     shares = prevalence.prevalence(asked["good"][1][list(own.labels)].to_numpy(), gold, own)
-    parity = {"max_difference": 0.01, "agreement": 1.0, "macro_f1": 0.9, "drop": 0.0}
+    parity = {
+        "max_difference": 0.01,
+        "agreement": 1.0,
+        "macro_f1": 0.9,
+        "drop": 0.0,
+        "low": -0.01,
+        "high": 0.02,
+        "p": 0.5,
+        "verdict": "no difference shown",
+        "alone": 0.0,
+    }
     return report.Results(
         source="somewhere",
         ledgers=[Ledger("ingest", 362, 360, {"blank": 2}), Ledger("clean", 360, 360)],
@@ -106,23 +119,43 @@ def results(*, many: bool = False) -> report.Results:
         selection=evaluation.select(evaluated, compared, costs, ["good"], "macro_f1"),
         cost={"words": 12, "candidates": costs},
         prevalence={"judge": "good", **shares},
-        manifest={
-            "codebook": "moods",
-            "candidate": "good",
-            "variant": "int8",
-            "variants": {"int8": {"bytes": 2_000_000, "parity": parity}},
-        },
+        manifest={"codebook": "moods", "candidate": "good", "variant": "int8"},
         latency={
             "machine": {
-                "versions": {"numpy": "2"}, "processor": "p", "threads": 2, "system": "s", "python": "3",
+                "versions": {"numpy": "2"}, "processor": "p", "gpu": None, "threads": 2, "system": "s",
+                "python": "3",
             },
-            "target": None,
-            "bytes": {"good": 9_000_000, "onnx-int8": 2_000_000},
+            "encoder": "good",
+            "models": {
+                name: {"bytes": size, "starts": 1, "cold_start_ms": 1234.0, "loaded_bytes": size,
+                       "peak_bytes": 2 * size}
+                for name, (_, size) in (sizes | ONNX).items()
+            },
             "rows": [
-                {"model": name, "tokens": tokens, "batch": 1, "p50_ms": ms, "p95_ms": ms, "p99_ms": ms,
-                 "comments_per_second": 1000 / ms}
+                {"model": name, "tokens": tokens, "batch": batch, "calls": 10 * tokens // batch,
+                 "p50_ms": ms * tokens / 12 * batch / 2 ** (batch > 1),
+                 "p95_ms": ms * tokens, "p99_ms": ms * tokens,
+                 "comments_per_second": 12_000 / ms / tokens * 2 ** (batch > 1)}
                 for tokens in (12, 128)
-                for name, ms in (("good", 4.0 * tokens), ("onnx-int8", 1.0 * tokens))
+                for batch in (1, 8)
+                for name, (ms, _) in (sizes | ONNX).items()
             ],
         },
+        released={
+            "variant": "int8",
+            "target": None,
+            "family": "avx2",
+            "runs": {"avx2": "int8", "arm64": "int8"},
+            "rule": {"max_drop": 0.01, "min_agreement": 0.97},
+            "variants": {
+                "int8": {"ms": 2.0, "bytes": 2_000_000, "parity": parity, "refused": None,
+                         "released_for": ["avx2", "arm64"]},
+                "fp32": {"ms": 5.0, "bytes": 8_900_000, "parity": parity, "refused": None,
+                         "released_for": []},
+                "bad": {"ms": 1.0, "bytes": 2_000_000, "refused": "macro-F1 0.3000 is 0.6000 below",
+                        "parity": parity | {"macro_f1": 0.3, "drop": 0.6, "low": 0.5, "high": 0.7},
+                        "released_for": []},
+            },
+        },
+        price=Hourly(hour=0.36, currency="EUR"),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """A repository with two trained candidates, a release, and all of them registered; see `repository`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -13,7 +13,7 @@ from tests import tiny
 from undertone import models, registry, tracking
 from undertone.files import md5, sha256
 from undertone.labels import LabelSpace
-from undertone.predictor import sealed
+from undertone.predictor import Family, sealed
 
 SPACE = LabelSpace.of("gender", ["yes", "no"])
 CANARY = "zq48213907715kx"
@@ -60,8 +60,10 @@ def release(folder: Path, *, encoder: str) -> None:
     manifest = {
         "candidate": "first",
         "settings": {"family": "bert"},
-        "variant": "fp32",
-        "variants": {"fp32": {"file": "model.onnx"}},
+        "runs": {family: ["fp32"] for family in get_args(Family)},
+        "variants": {
+            "fp32": {"file": "model.onnx", "backend": "onnxruntime", "families": list(get_args(Family))}
+        },
         "prefix": "",
         "max_length": 8,
         "data": {"encoder": encoder},

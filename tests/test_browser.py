@@ -26,7 +26,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 
 from tests import mlflow_server, tiny
-from undertone import bundle, learning, models, pictures, registry, team, tracking
+from undertone import learning, models, pictures, registry, team, tracking
 from undertone.files import md5
 from undertone.params import Calibrate
 
@@ -140,7 +140,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
             pictures.learning_curves(name, course.points, drawn / "learning.svg")
         patch.chdir(REPOSITORY)  # a release carries a digest of the code
         made = {"encoder": md5(folder / candidates["bert"])}
-        bundle.write(model, folder / release, candidate="bert", opset=17, digests=made)
+        tiny.released(model, folder / release, candidate="bert", digests=made)
         patch.chdir(folder)
         registry.register(
             source="standin",

@@ -43,39 +43,33 @@ def test_texts_from_arguments_and_standard_input_get_the_same_answers(
     assert answers(capsys) == told
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_every_row_of_a_file_is_scored(suffix: str, bundle: str, tmp_path: Path) -> None:
+def test_a_text_gets_the_same_answer_in_a_file(
+    bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in.csv").write_text('nr,said\n007,fair pay\n008,"cold\noffice"\n009,\n', "utf-8")
-    out = tmp_path / f"out{suffix}"
-    given = ["--file", str(tmp_path / "in.csv"), "--column", "said", "--id", "nr", "--out", str(out)]
-    assert main(["predict", "--bundle", bundle, *given]) == 0
-    if suffix == ".parquet":
-        table = pd.read_parquet(out)
-    elif suffix == ".csv":
-        table = pd.read_csv(out, dtype={"id": str})
-    else:
-        table = pd.read_json(out, lines=True, dtype={"id": str})
+    out = tmp_path / "out"
+    given = [str(tmp_path / "in.csv"), "--out", str(out), "--text", "said", "--id", "nr"]
+    assert main(["score", "--bundle", bundle, *given, "--workers", "1"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("3 rows → 2 scored, 1 not (1 empty); ")
+    assert shown.out.count("\n") == 1
+    assert shown.err == ""  # no bar where nobody looks
+    table = pd.read_parquet(out)
     assert table["id"].tolist() == ["007", "008", "009"]
-    assert table.columns.tolist() == ["id", "labels", "abstained", "fair", "cold", "other"]
-
-
-def test_a_files_name_is_no_pattern(bundle: str, tmp_path: Path) -> None:
-    (tmp_path / "in[1].csv").write_text("text\nfair pay\n", "utf-8")
-    (tmp_path / "in1.csv").write_text("text\nfair pay\ncold office\n", "utf-8")
-    out = tmp_path / "out.csv"
-    given = ["--file", str(tmp_path / "in[1].csv"), "--out", str(out)]
-    assert main(["predict", "--bundle", bundle, *given]) == 0
-    assert len(pd.read_csv(out)) == 1
+    assert main(["predict", "--bundle", bundle, "--text", "fair pay", "--text", "cold\noffice"]) == 0
+    for row, one in zip(table.to_dict("records"), answers(capsys), strict=False):
+        assert {label: row[label] for label in ("fair", "cold", "other")} == one["scores"]
+        assert row["labels"] == ";".join(one["labels"])
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--file", "in.csv"], "--file needs --out"),
-        (["--file", "in.csv", "--out", "x.pdf"], "'.pdf' is no format to write"),
-        (["--file", "none.csv", "--out", "x.csv"], "none.csv: no such file"),
-        (["--file", "in.csv", "--out", "x.csv"], "no column 'text'"),
-        (["--text", CANARY, "--variant", "int4"], "no variant 'int4'"),
+        (["score", "none.csv", "--out", "x"], "none.csv: no such file"),
+        (["score", "in.csv", "--out", "x"], "no column 'text'"),
+        (["score", "in.csv", "--out", "x", "--workers", "0"], "--workers is 0, must be above 0"),
+        (["score", "in.csv", "--out", "x", "--address", "h:1"], "--address needs --engine ray"),
+        (["predict", "--text", CANARY, "--variant", "int4"], "no variant 'int4'"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_writes_nothing(
@@ -88,7 +82,7 @@ def test_a_wrong_call_is_one_line_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.csv").write_text(f"said\n{CANARY}\n", "utf-8")
-    assert main(["predict", "--bundle", bundle, *given]) == 1
+    assert main([*given, "--bundle", bundle]) == 1
     shown = capsys.readouterr()
     assert told in shown.err
     assert shown.err.count("\n") == 1
@@ -110,8 +104,8 @@ def test_help_has_a_line_for_each_command(
     assert left.value.code == 0
     told = capsys.readouterr().out.partition("COMMAND\n")[2]
     listed = re.sub(r"\n {8,}", " ", told).splitlines()  # a long name has its help below it
-    names = "lint ledger analyse compare predict plan verify-split lineage sync relocate".split()
-    names += "server grant revoke password grants private audit verify access".split()
+    names = "lint ledger analyse compare predict score serve plan verify-split lineage sync".split()
+    names += "relocate team-server grant revoke password grants private audit verify access".split()
     assert [line.split()[0] for line in listed] == names
     assert all(len(line.split()) > 3 for line in listed)
 

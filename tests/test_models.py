@@ -1,5 +1,7 @@
 """The contract that every family keeps, found from the folder, tiny and offline."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,12 @@ def fitted(
     return model
 
 
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Callable[[str], Classifier]:
+    """A family's model, trained once for all the tests that only ask it."""
+    return cache(lambda family: fitted(family, folder))
+
+
 def test_every_family_in_the_folder_has_settings_and_is_tested() -> None:
     assert len(FOUND) >= 3
     assert set(FOUND) == set(FAMILIES) == set(tiny.SETTINGS)
@@ -46,9 +54,9 @@ def test_every_family_in_the_folder_has_settings_and_is_tested() -> None:
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("family", FOUND)
 def test_scores_have_the_shape_and_range_of_the_label_space(
-    family: str, many: bool, folder: Path
+    family: str, many: bool, folder: Path, trained: Callable[[str], Classifier]
 ) -> None:
-    model = fitted(family, folder, many=many)
+    model = fitted(family, folder, many=True) if many else trained(family)
     scores = model.scores(VALIDATION.texts)
     assert scores.shape == (len(VALIDATION.texts), 3)
     model.space.check(scores)
@@ -57,8 +65,10 @@ def test_scores_have_the_shape_and_range_of_the_label_space(
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_a_saved_model_scores_as_before(family: str, folder: Path, tmp_path: Path) -> None:
-    model = fitted(family, folder)
+def test_a_saved_model_scores_as_before(
+    family: str, trained: Callable[[str], Classifier], tmp_path: Path
+) -> None:
+    model = trained(family)
     models.save(model, tmp_path / "model", Recipe("tiny", model.settings, "code"))
     loaded = models.load(tmp_path / "model")
     assert loaded.settings == model.settings
@@ -67,10 +77,11 @@ def test_a_saved_model_scores_as_before(family: str, folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_the_same_seed_gives_the_same_bytes(family: str, folder: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(
+    family: str, folder: Path, trained: Callable[[str], Classifier], tmp_path: Path
+) -> None:
     digests = set()
-    for attempt in ("one", "two"):
-        model = fitted(family, folder)
+    for attempt, model in (("one", trained(family)), ("two", fitted(family, folder))):
         models.save(model, tmp_path / attempt, Recipe("tiny", model.settings, "code"))
         digests.add(md5(tmp_path / attempt))
     assert len(digests) == 1
@@ -92,8 +103,10 @@ def test_a_saved_model_holds_no_pickle_no_code_and_no_text(
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_a_score_does_not_depend_on_the_other_texts_or_their_order(family: str, folder: Path) -> None:
-    model = fitted(family, folder)
+def test_a_score_does_not_depend_on_the_other_texts_or_their_order(
+    family: str, trained: Callable[[str], Classifier]
+) -> None:
+    model = trained(family)
     together = model.scores(VALIDATION.texts)
     backwards = model.scores(VALIDATION.texts[::-1])[::-1]
     alone = np.concatenate([model.scores([text]) for text in VALIDATION.texts[:10]])
@@ -102,9 +115,9 @@ def test_a_score_does_not_depend_on_the_other_texts_or_their_order(family: str, 
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_odd_texts_get_a_row_of_scores(family: str, folder: Path) -> None:
+def test_odd_texts_get_a_row_of_scores(family: str, trained: Callable[[str], Classifier]) -> None:
     odd = ["", "   ", "🙂🙂", "=1+1", "fair\n\ncold", "not " * 5000, "\u202eabc", "\x00\x07"]
-    scores = fitted(family, folder).scores(odd)
+    scores = trained(family).scores(odd)
     assert scores.shape == (len(odd), 3)
     assert np.isfinite(scores).all()
 
@@ -119,9 +132,10 @@ def test_a_family_learns_more_than_the_commonest_label(family: str, folder: Path
 
 
 @pytest.mark.parametrize("family", FOUND)
-def test_a_family_that_says_it_can_be_exported_has_a_graph(family: str, folder: Path) -> None:
-    model = fitted(family, folder)
-    assert isinstance(model, Exportable) == FAMILIES[family].exportable
+def test_a_family_that_says_it_can_be_exported_has_a_graph(
+    family: str, trained: Callable[[str], Classifier]
+) -> None:
+    assert isinstance(trained(family), Exportable) == FAMILIES[family].exportable
 
 
 @pytest.mark.parametrize("family", ["e5", "bert"])

@@ -19,9 +19,8 @@ def drawn(folder: Path, *, many: bool = False, **others: object) -> dict[str, st
         "evaluated": found.evaluated,
         "curves": found.curves,
         "learning": {"good": outcomes.LEARNT, "fair": [], "mute": []},
-        "selection": found.selection,
-        "cost": found.cost,
         "latency": found.latency,
+        "released": found.released,
         "split": found.split,
         "prevalence": found.prevalence,
     }
@@ -156,15 +155,34 @@ def test_only_those_that_nobody_beats_in_both_are_on_the_front(
     said: tuple[Path, dict[str, str]],
 ) -> None:
     sentence = said[1]["pareto.svg"]
-    assert re.search(r"than fair \(0\.\d+ at 0\.5 ms, 0\.3 MB\), good \(", sentence)
-    assert "mute" not in sentence  # worse and slower than both
+    both = r"fair \(0\.\d+ at 0\.5 ms, 0\.3 MB\), onnx-int8 \(\d\.\d+ at 2 ms, 2 MB\)"
+    assert re.fullmatch(rf"No model is both better and faster than {both}\.", sentence)
 
 
-def test_onnx_variants_are_placed_by_the_encoders_time_in_the_same_run() -> None:
+def test_a_variant_stands_below_the_encoder_by_what_it_loses(tmp_path: Path) -> None:
     found = outcomes.results()
-    placed = pictures.scaled("good", found.cost["candidates"], found.latency)
-    assert placed == {"onnx-int8": (2.0, 2_000_000)}  # a quarter of the encoder's 8 ms
-    assert pictures.scaled("fair", found.cost["candidates"], found.latency) == {}
+    for one in found.released["variants"].values():
+        one["parity"]["drop"] = 0.25
+    judged = found.evaluated["test"]["label"]
+    sentence = pictures.pareto(judged, found.latency, found.released, tmp_path / "x.svg")
+    encoder = judged["good"]["overall"]["macro_f1"]["value"]
+    assert f"onnx-bad ({encoder - 0.25:.3f} at 1 ms, 2 MB)" in sentence
+    assert f"good ({encoder:.3f} at 8 ms, 9 MB)" in sentence
+
+
+def test_names_that_would_run_into_each_other_are_moved_apart(tmp_path: Path) -> None:
+    found = outcomes.results()
+    names = ("onnx-int8", "onnx-fp32", "onnx-bad", "good")
+    for row in found.latency["rows"]:
+        row["p50_ms"] = 1 + 0.01 * names.index(row["model"]) if row["model"] in names else 9.0
+    out = tmp_path / "x.svg"
+    pictures.pareto(found.evaluated["test"]["label"], found.latency, found.released, out)
+    texts = ElementTree.parse(out).getroot().iter("{http://www.w3.org/2000/svg}text")
+    heights = sorted(
+        float(str(one.get("y"))) for one in texts if str(one.text).partition(",")[0] in names
+    )
+    assert len(heights) == 4
+    assert min(np.diff(heights)) > 8  # pixels; the letters are 8 high
 
 
 def test_the_label_whose_share_differs_most_between_parts_is_named(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ BASES = {
     "predict": ("models/bases/", "models/adapted/"),
     "prevalence": ("models/bases", "models/adapted/"),
     "cost": ("models/bases", "models/adapted/"),
+    "bench": ("models/bases", "models/adapted/"),
 }
 
 

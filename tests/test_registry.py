@@ -310,3 +310,10 @@ def test_code_that_the_store_names_is_not_run_and_its_digest_is_not_believed(rep
     described.save(str(stored / "MLmodel"))
     with pytest.raises(Problem, match="not the bytes that were registered"):
         registry.judge(version)
+
+
+@pytest.mark.usefixtures("repository")
+def test_the_release_is_an_onnx_model_too() -> None:
+    with registry._global_store():
+        graph = mlflow.onnx.load_model("models:/gender@release").graph
+    assert [one.name for one in graph.output] == ["logits"]

@@ -316,9 +316,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]
         evaluated=found.evaluated,
         curves=found.curves,
         learning={"good": outcomes.LEARNT},
-        selection=found.selection,
-        cost=found.cost,
         latency=found.latency,
+        released=found.released,
         split=found.split,
         prevalence=found.prevalence,
         folder=folder,
@@ -352,9 +351,10 @@ def test_both_pages_have_the_same_tables(whole: tuple[str, dict[str, str]]) -> N
     assert tables > 8
     assert whole[0].count("<table>") == tables
     headings = [line[3:] for line in lines if line.startswith("## ")]
-    positions = [whole[0].index(f"<h2>{heading}</h2>") for heading in headings]
+    titles = re.sub("<(/?)summary>", r"<\1h2>", whole[0])  # of what the reader opens first
+    positions = [titles.index(f"<h2>{heading}</h2>") for heading in headings]
     assert positions == sorted(positions)
-    assert whole[0].index("<table>") < whole[0].index("What changed since") < positions[0]
+    assert titles.index("<table>") < titles.index("What changed since") < positions[0]
 
 
 def test_an_interval_stays_on_one_line(whole: tuple[str, dict[str, str]]) -> None:
@@ -376,7 +376,8 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
         "asked": found.asked, "collected": {}, "fused": {}, "split": found.split,
         "evaluated": found.evaluated, "comparisons": found.compared, "curves": found.curves,
         "slices": found.slices, "selection": found.selection, "cost": found.cost,
-        "prevalence": {}, "latency": found.latency, "release/manifest": found.manifest,
+        "prevalence": {}, "latency": found.latency, "released": found.released,
+        "release/manifest": found.manifest,
     }.items():  # fmt: skip
         write_json(at / f"{name}.json", content)
     (at / "learning").mkdir()
@@ -389,7 +390,7 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
 
     told = plot.main(
         params,
-        **files("evaluated", "curves", "selection", "cost", "latency", "split", "prevalence"),
+        **files("evaluated", "curves", "latency", "released", "split", "prevalence"),
         learning=at / "learning",
         out=at / "pictures",
     )
@@ -402,7 +403,7 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
         source="somewhere",
         ledgers=at / "rows",
         **files("asked", "collected", "fused", "split", "evaluated", "comparisons", "curves"),
-        **files("slices", "selection", "cost", "prevalence", "latency"),
+        **files("slices", "selection", "cost", "prevalence", "latency", "released"),
         release=at / "release",
         pictures=at / "pictures",
         out=at / "report.md",
@@ -434,44 +435,96 @@ def test_the_summary_has_the_share_of_valid_answers_only_of_those_who_gave_inval
     assert f"silent {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]" in evaluation.told(found)
 
 
-def test_a_missed_latency_target_is_said() -> None:
-    rows = [
-        {"model": "m", "tokens": length, "batch": 1, "p50_ms": 1.0, "p95_ms": p95}
-        for length, p95 in ((12, 2.0), (128, 9.0))
+def speeds(**others: object) -> tuple[str, dict[str, dict[str, str]]]:
+    """The text on speed, and its table: model → column → cell."""
+    found = outcomes.results()
+    given = {
+        "measured": found.latency,
+        "released": found.released,
+        "asked": found.asked,
+        "price": found.price,
+    }
+    text = report.speed(**(given | others))
+    head, lines = cells(text.split("\n\n")[1])
+    return text, {line[0].strip("*"): dict(zip(head, line, strict=True)) for line in lines}
+
+
+def test_every_candidate_and_variant_has_its_speed_memory_and_cost() -> None:
+    text, table = speeds()
+    assert list(table) == ["good", "fair", "mute", "onnx-int8", "onnx-fp32", "onnx-bad"]
+    assert table["onnx-int8"] == {
+        "model": "**onnx-int8**",
+        "": "release",
+        "ms, 12 tokens": "2.00 (24.0)",
+        "ms, 128 tokens": "21.3 (256.0)",
+        "comments/s, 128 tokens (batch)": "94 (8)",
+        "EUR a million": "1.07",  # 0.36 an hour is 0.0001 a second, in which it answers 93.75
+        "cold start, s": "1.2",
+        "memory, MB": "4 (2)",
+        "size, MB": "2",
+    }
+    assert "at 0.36 EUR an hour" in text
+    assert "on p, 2 threads" in text
+    assert "voters" not in text
+
+
+def test_no_cost_is_shown_without_a_price() -> None:
+    text, table = speeds(price=None)
+    assert "EUR" not in text
+    assert "a million" not in str(table["good"])
+
+
+def test_what_voters_would_cost_stands_beside_it() -> None:
+    voter = {"voter": "v", "model": "m", "rows": 2_000, "price_at_most": 0.5, "currency": "USD"}
+    free = voter | {"voter": "w", "price_at_most": None, "currency": None}
+    text, _ = speeds(asked={"voters": [voter, free]})
+    assert text.count("A million comments would cost from the voters: v (m) at most 250.00 USD.") == 1
+
+
+def test_a_percentile_of_few_calls_is_not_shown() -> None:
+    found = outcomes.results().latency
+    for row in found["rows"]:
+        row["calls"] = {1: 19, 8: 99}[row["batch"]]
+    assert speeds(measured=found)[1]["good"]["ms, 12 tokens"] == "8.00"
+    head, lines = cells(report._latency(found))
+    p95, p99 = head.index("p95 ms"), head.index("p99 ms")
+    assert {(line[2], bool(line[p95]), bool(line[p99])) for line in lines} == {
+        ("1", False, False),
+        ("8", True, False),
+    }
+
+
+def test_published_times_are_told_to_be_of_other_machines() -> None:
+    text, _ = speeds()
+    _, lines = cells(text.split("\n\n")[-1])
+    assert {line[1] for line in lines} == {"5", "56", "80", "900"}
+    assert all(line[2] and line[3] for line in lines)
+    assert f"{report.UNLIKE}\n\n| published |" in text
+    assert "compared" in report.UNLIKE
+
+
+def test_a_missed_target_is_said_on_the_page() -> None:
+    found = outcomes.results()
+    judged = latency.verdict(found.latency["rows"], "onnx-int8", 100.0)
+    text, _ = speeds(released=found.released | {"target": judged})
+    assert "Target p95 ≤ 100.0 ms at batch 1: MISSED (256.0 ms)." in text
+
+
+def test_a_refused_variant_stands_beside_the_release_with_its_numbers_and_the_reason() -> None:
+    found = outcomes.results()
+    text = report._variants("good", found.released)
+    assert "lose at most 0.01 macro-F1" in text
+    _, lines = cells(text.split("\n\n")[1])
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("**int8**", "avx2, arm64"),
+        ("fp32", ""),
+        ("bad", "refused: macro-F1 0.3000 is 0.6000 below"),
     ]
-    assert latency.verdict(rows, "m", None) is None
-    assert latency.verdict(rows, "m", 10.0) == {"p95_ms": 10.0, "slowest_p95_ms": 9.0, "passed": True}
-    missed = latency.verdict(rows, "m", 5.0)
-    assert missed is not None
-    assert not missed["passed"]
-    assert latency.told(rows, "m", missed).endswith("target MISSED")
+    assert lines[2][5:7] == ["0.3000", "-0.600 [-0.700, -0.500]"]
 
 
-def test_texts_of_a_length_have_that_length_and_differ() -> None:
-    texts = latency.texts_of(12, 10, lambda text: len(text.split()))
-    assert {len(text.split()) for text in texts} == {12}
-    assert len(set(texts)) == 10
-
-
-def test_every_runner_is_measured_at_every_length_and_batch() -> None:
-    seen: list[int] = []
-    rows = latency.measure(
-        {"one": lambda texts: seen.append(len(texts)), "two": lambda _: None},
-        {3: ["a b c"] * 4, 5: ["a b c d e"] * 4},
-        batches=[1, 8],
-        repeats=5,
-    )
-    found = {(row["model"], row["tokens"], row["batch"]) for row in rows}
-    assert len(rows) == len(found) == 8
-    assert set(seen) == {1, 8}
-    assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] for row in rows)
-
-
-def test_the_readme_shows_the_standins_leaderboard() -> None:
-    folder = Path("reports/standin")
-    shown = report.leaderboard(
-        *(json.loads((folder / f"{name}.json").read_text("utf-8")) for name in report.BOARD)
-    )
+def test_the_readme_shows_the_standins_leaderboard_and_speeds() -> None:
+    shown = report.for_readme(Path("reports/standin"), read_params().bench.price)
     readme = Path("README.md").read_text("utf-8")
     assert shown in readme, "run `make docs`"
     assert report.embed(readme, shown) == readme

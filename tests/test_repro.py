@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import modify_yaml
 
 from tests import canaries, tiny
 from tests.network import NotHere, Nowhere
-from undertone import simulated
+from undertone import sample, simulated
 from undertone.codebook import read_codebook
 from undertone.collect import OUTCOMES
 from undertone.files import size
@@ -31,8 +33,9 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 CLI = (sys.executable, "-m", "undertone.cli")
 
+ROWS = 500
 SMALL = {
-    "sample.rows": "500",
+    "sample.rows": str(ROWS),
     "sample.gold": "100",
     "split.min_support": "3",
     "bert.epochs": "1",
@@ -44,12 +47,26 @@ SMALL = {
     "fewshot.adapt": "null",
     "fewshot.max_new_tokens": "6",
     "evaluate.draws": "100",
-    "export.max_drop": "0.5",
+    "export.choose.max_drop": "0.5",
+    "export.choose.min_agreement": "0",
     "bench.repeats": "5",
     "bench.lengths": "[12]",
     "bench.batches": "[1]",
-    "+ingest.private.id": "nr",
-    "+ingest.private.group": "author",
+    "bench.starts": "0",
+    "bench.threads": "1",
+    "data.source": "private",
+}
+
+OWN_LABELS = {
+    "ingest": {
+        "sheets": "all",
+        "id": "comment_id",
+        "text": "comment",
+        "group": "author",
+        "labels": {"form": "name", "columns": ["truth"]},
+    },
+    "request": {"voters": {}},
+    "answer": "none",
 }
 
 
@@ -88,9 +105,9 @@ class Repository:
         assert len(lines) == 1, done.stdout[-2000:] + done.stderr[-2000:]
         return lines[0]
 
-    def ran(self, done: subprocess.CompletedProcess[str]) -> set[str]:
+    def ran(self, printed: str) -> set[str]:
         """The stages that ran, by what DVC printed."""
-        lines = done.stdout.splitlines()
+        lines = printed.splitlines()
         return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
 
     def runs(self) -> list[tuple[str, str]]:
@@ -155,6 +172,16 @@ def _made(tmp_path_factory: pytest.TempPathFactory, network: Nowhere | None) -> 
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    with modify_yaml(folder / "params.yaml") as params:  # the private source is the one with voters
+        for section, own in OWN_LABELS.items():
+            params[section] |= {"private": params[section]["standin"], "standin": own}
+        slices = params["evaluate"]["slices"]
+        slices["private"] = slices.pop("standin")
+    book = read_codebook(folder / "codebooks/gender.yaml")
+    rows = sample.rows(book, ROWS, 100, np.random.default_rng(1))
+    raw = folder / "data/raw/private"
+    raw.mkdir()
+    sample.write_workbook(canaries.planted(rows), raw / "own.xlsx")
     base = tiny.base(tmp_path_factory.mktemp("tiny"))
     small = {**SMALL, "bert.base": f"path:{base}", "e5.base": f"path:{base}"}
     small |= {f"{family}.base": "scratch:1x32" for family in ("fewshot", "lora")}
@@ -162,66 +189,68 @@ def _made(tmp_path_factory: pytest.TempPathFactory, network: Nowhere | None) -> 
     apply_overrides(folder / "params.yaml", changes)
     repository = Repository(folder, tmp_path_factory.mktemp("home"), network)
     repository.run("git", "init", "-q")
+    repository.run("dvc", "add", "-q", "data/raw/private")
     repository.run("git", "add", "-A")
     repository.run("git", "commit", "-qm", "start")
     done = repository.run("dvc", "repro")
     repository.log = done.stdout + done.stderr
-    assert "train@standin-bert" in repository.ran(done)
+    assert "train@private-bert" in repository.ran(done.stdout)
     repository.run("git", "add", "-A")
     repository.run("git", "commit", "-qm", "results")
     return repository
 
 
 def test_everything_comes_out(repository: Repository) -> None:
-    metrics = repository.json("reports/standin/metrics.json")
+    metrics = repository.json("reports/private/metrics.json")
     assert set(metrics.pop("teachers")) == {
         f"{part}_gold_{metric}" for part in ("validation", "test") for metric in ("macro_f1", "accuracy")
     }
     assert set(metrics) == {"majority", "stratified", "tfidf", "e5", "bert", "zeroshot", "lora"}
     for figures in metrics.values():
         assert {"validation_macro_f1", "test_macro_f1", "test_accuracy"} <= set(figures)
-    manifest = repository.json("models/release/standin/manifest.json")
-    assert set(manifest["variants"]) == {"fp32", "optimised", "int8"}
-    assert all("parity" in variant for variant in manifest["variants"].values())
-    latency = repository.json("reports/standin/latency.json")
+    variants = repository.json("models/variants/private/manifest.json")["variants"]
+    assert {"fp32", "optimised", "int8"} <= set(variants)
+    assert all("parity" in variant for variant in variants.values())
+    released = repository.json("models/release/private/manifest.json")["variants"]
+    assert released
+    assert set(released) <= set(variants)
+    latency = repository.json("reports/private/latency.json")
     measured = {row["model"] for row in latency["rows"]}
-    bundles = {"onnx-fp32", "onnx-optimised", "onnx-int8"}
-    encoder = repository.json("reports/standin/selection.json")["encoder"]
-    assert measured == {encoder, *bundles}
-    costs = repository.json("reports/standin/cost.json")["candidates"]
+    assert measured == {"tfidf", "e5", "bert", "zeroshot", "lora", *(f"onnx-{one}" for one in variants)}
+    costs = repository.json("reports/private/cost.json")["candidates"]
     assert set(costs) == {"tfidf", "e5", "bert", "zeroshot", "lora"}
-    adapter = size(repository.folder / "models/candidates/standin/lora")
+    adapter = size(repository.folder / "models/candidates/private/lora")
     assert costs["lora"]["bytes"] > 2 * adapter  # its base is part of what it needs
     assert (
-        (repository.folder / "reports/standin/report.md").read_text().startswith("# gender on standin")
+        (repository.folder / "reports/private/report.md").read_text().startswith("# gender on private")
     )
 
 
 def test_a_model_that_writes_no_label_is_wrong_and_one_that_scores_labels_always_answers(
     repository: Repository,
 ) -> None:
-    found = repository.json("reports/standin/evaluation.json")["test"]["label"]
+    found = repository.json("reports/private/evaluation.json")["test"]["label"]
     written = found["zeroshot"]
     assert written["valid"]["share"]["value"] < 0.2  # random weights
     assert written["overall"]["accuracy"]["value"] <= written["valid"]["share"]["value"]
     assert found["lora"]["valid"]["n"] == found["lora"]["n"]
-    scores = pd.read_parquet(repository.folder / "data/standin/scores/zeroshot.parquet")
+    scores = pd.read_parquet(repository.folder / "data/private/scores/zeroshot.parquet")
     assert scores["positive"].isna().any()
 
 
 def test_every_row_is_accounted_for_from_the_workbook_to_the_split(repository: Repository) -> None:
-    rows = 500
+    rows = ROWS
     for stage in STAGES:
-        ledger = repository.json(f"reports/standin/rows/{stage}.json")
+        ledger = repository.json(f"reports/private/rows/{stage}.json")
         assert ledger["in"] == rows
         rows = ledger["out"]
         assert rows == ledger["in"] - sum(ledger["dropped"].values())
-    assert rows == sum(repository.json("reports/standin/split.json")["rows"].values())
+    assert rows == sum(repository.json("reports/private/split.json")["rows"].values())
 
 
 def test_the_voters_fail_in_every_way_and_every_request_has_an_outcome(repository: Repository) -> None:
-    counts = repository.json("reports/standin/collect.json")
-    asked = repository.json("reports/standin/rows/request.json")["out"]
+    counts = repository.json("reports/private/collect.json")
+    asked = repository.json("reports/private/rows/request.json")["out"]
     assert len(counts["voters"]) >= 3
     for outcomes in counts["voters"].values():
         assert set(outcomes) == {*OUTCOMES, "repeated"}
@@ -230,27 +259,27 @@ def test_the_voters_fail_in_every_way_and_every_request_has_an_outcome(repositor
     assert counts["unknown_ids"] > 0
     for voter in counts["voters"]:
         for table in ("unlabelled", "labelled", "purged"):
-            content = (repository.folder / f"data/standin/collected/{voter}/{table}.csv").read_text()
+            content = (repository.folder / f"data/private/collected/{voter}/{table}.csv").read_text()
             assert content.startswith("custom_id,message,class\n")
-    assert list((repository.folder / "data/standin/collected/retry").iterdir())
+    assert list((repository.folder / "data/private/collected/retry").iterdir())
 
 
 def test_silver_is_compared_with_people_and_the_teachers_with_the_model(repository: Repository) -> None:
-    fused = repository.json("reports/standin/fuse.json")
+    fused = repository.json("reports/private/fuse.json")
     assert {"careful", "brief", "chatty", "silver"} == set(fused["gold"])
     assert {"coder_a", "coder_b", "coder_c"} == set(fused["people"])
     for planted, voter in ((0.92, "careful"), (0.87, "brief"), (0.82, "chatty")):
         found = fused["teachers"][voter]["accuracy"]
         assert found["low"] - 0.03 < planted < found["high"] + 0.03
-    evaluated = repository.json("reports/standin/evaluation.json")
+    evaluated = repository.json("reports/private/evaluation.json")
     assert "teachers" in evaluated["test"]["gold"]
     assert "teachers" not in evaluated["test"]["label"]
-    page = (repository.folder / "reports/standin/report.md").read_text("utf-8")
+    page = (repository.folder / "reports/private/report.md").read_text("utf-8")
     assert "Silver is not gold." in page
 
 
 def test_no_word_of_a_comment_is_in_what_is_shared(repository: Repository) -> None:
-    texts = pd.read_parquet(repository.folder / "data/standin/comments.parquet")["text"]
+    texts = pd.read_parquet(repository.folder / "data/private/comments.parquet")["text"]
     canaries = [text.encode() for text in texts if len(text) > 40]
     assert len(canaries) > 300
     tracked = repository.run("git", "ls-files").stdout.splitlines()
@@ -264,19 +293,19 @@ def test_no_word_of_a_comment_is_in_what_is_shared(repository: Repository) -> No
     for name, content in [("log", printed), *((path, path.read_bytes()) for path in shared)]:
         assert not any(canary in content for canary in canaries), name
     # the same search finds them where they must be
-    private = (repository.folder / "data/standin/requests/careful-0001.jsonl").read_bytes()
+    private = (repository.folder / "data/private/requests/careful-0001.jsonl").read_bytes()
     assert sum(canary in private for canary in canaries) > 100
 
 
 def test_a_second_repro_does_nothing(repository: Repository) -> None:
     before = repository.runs()
-    assert repository.ran(repository.run("dvc", "repro")) == set()
+    assert repository.ran(repository.run("dvc", "repro").stdout) == set()
     assert repository.runs() == before
     assert repository.run("git", "status", "--short").stdout == ""
 
 
 def test_training_and_export_are_recorded_and_the_registry_serves(repository: Repository) -> None:
-    encoder = repository.json("reports/standin/selection.json")["encoder"]
+    encoder = repository.json("reports/private/selection.json")["encoder"]
     expected = ["bert", "e5", f"export-{encoder}", "lora", "tfidf", "zeroshot"]
     assert sorted(repository.runs()) == [(name, "FINISHED") for name in expected]
     program = """
@@ -308,14 +337,14 @@ def test_the_command_line_scores_texts_and_files(repository: Repository) -> None
     answer = json.loads(line)
     assert set(answer["scores"]) == {"positive", "mild", "negative", "irrelevant"}
     (repository.folder / "in.csv").write_text("nr,said\n007,the pay is fair\n008,=1+1\n")
-    command = ("--file", "in.csv", "--column", "said", "--id", "nr", "--out", "out.parquet")
-    repository.run(*CLI, "predict", *command)
-    table = pd.read_parquet(repository.folder / "out.parquet")
+    command = ("in.csv", "--text", "said", "--id", "nr", "--out", "scores")
+    repository.run(*CLI, "score", *command)
+    table = pd.read_parquet(repository.folder / "scores")
     assert table["id"].tolist() == ["007", "008"]
     assert table["labels"].iloc[0] == answer["labels"][0]
     assert table["positive"].iloc[0] == pytest.approx(answer["scores"]["positive"])
-    for name in ("in.csv", "out.parquet"):
-        (repository.folder / name).unlink()
+    (repository.folder / "in.csv").unlink()
+    shutil.rmtree(repository.folder / "scores")
 
 
 def test_two_are_compared_wherever_they_are(repository: Repository) -> None:
@@ -333,7 +362,7 @@ def test_two_are_compared_wherever_they_are(repository: Repository) -> None:
 
 def test_the_board_has_verdicts_and_the_page_pictures(repository: Repository) -> None:
     assert "| verdict |" in repository.log
-    page = (repository.folder / "reports/standin/report.html").read_text("utf-8")
+    page = (repository.folder / "reports/private/report.html").read_text("utf-8")
     assert page.count("data:image/svg+xml") > 10
     assert "http://" not in page.replace("http://www.w3.org", "")
     repository.run("dvc", "plots", "show", "--out", "shown")
@@ -343,7 +372,7 @@ def test_the_board_has_verdicts_and_the_page_pictures(repository: Repository) ->
 
 def test_a_split_that_was_touched_does_not_hold(repository: Repository) -> None:
     assert repository.run(*CLI, "verify-split").stdout.startswith("holds: ")
-    file = repository.folder / "data/standin/split.parquet"
+    file = repository.folder / "data/private/split.parquet"
     before = file.read_bytes()
     rows = pd.read_parquet(file)
     planted = rows.index[rows["part"] == "test"][0], rows.index[rows["part"] == "train"][0]
@@ -352,115 +381,36 @@ def test_a_split_that_was_touched_does_not_hold(repository: Repository) -> None:
     done = repository.run(*CLI, "verify-split", check=False)
     refused = repository.run(*CLI, "compare", "bert", "models:/gender@tfidf", check=False)
     file.write_bytes(before)
-    assert "models:/gender@tfidf: learnt from another split of standin" in refused.stderr
+    assert "models:/gender@tfidf: learnt from another split of private" in refused.stderr
     assert done.returncode == 1
     assert "alike_rows.train and test: 1 rows are like a text on the other side" in done.stdout
     assert "is not the split that its certificate describes" in done.stderr
     assert "test_digest: ids or texts of the test part are others" in done.stdout
 
 
-def test_an_experiment_reruns_only_what_depends_on_its_parameter(repository: Repository) -> None:
-    target = "evaluate@standin"  # what comes after it costs more time than it shows
-    done = repository.run("dvc", "exp", "run", "-S", "lora.r=16", "--name", "wider", target)
-    ran = repository.ran(done)
-    assert {"resolve", "train@standin-lora", "predict@standin-lora", "evaluate@standin"} <= ran
-    assert not ran & {
-        *("sample", "ingest@standin", "clean@standin", "answer@standin", "split@standin"),
-        *("bases@lora", "adapt@standin-lora", "train@standin-zeroshot", "train@standin-bert"),
-        *("train@standin-tfidf", "predict@standin-tfidf", "predict@standin-zeroshot"),
-    }
-    assert "wider-lora" in [name for name, _ in repository.runs()]
-    compared = repository.run(*CLI, "compare").stdout
-    assert "lora.r=16" in compared
-    repository.run("git", "checkout", "-q", ".")
-    repository.run("dvc", "checkout", "-q")
-
-
 def test_another_source_and_back_reruns_nothing_and_loses_nothing(repository: Repository) -> None:
-    raw = repository.folder / "data/raw/private"
-    raw.mkdir()
-    table = pd.read_excel(
-        repository.folder / "data/raw/standin/comments.xlsx", dtype=str, sheet_name="first half"
-    )
-    table = table[table["truth"].notna()].rename(columns={"truth": "label"})
-    table = canaries.planted(table)
-    table[["nr", "author", "comment", "label"]].to_excel(raw / "own.xlsx", index=False)
-    repository.run("dvc", "add", "-q", "data/raw/private")
-    repository.run("dvc", "repro", "-q", "split@standin")  # the pointer is no stage's business
-    done = repository.run("dvc", "exp", "run", "-S", "data.source=private", "--name", "own")
-    assert "train@private-bert" in repository.ran(done)
-    repository.run("git", "add", "-A")
-    repository.run("git", "commit", "-qm", "private results")
-    assert not repository.run("git", "ls-files", "data/private", "models/release").stdout
-    for source in ("standin", "private"):
-        lock = (repository.folder / "dvc.lock").read_text()
-        done = repository.run("dvc", "exp", "run", "-S", f"data.source={source}")
-        assert repository.ran(done) == set()
+    """The other one has no voters, and is run as far as its labels and parts."""
+    sources = {"standin": ["split@standin"], "private": []}
+    switch = ("dvc", "exp", "run", "-S")
+    done = repository.run(*switch, "data.source=standin", *sources["standin"])
+    assert {"label@standin", "split@standin"} <= repository.ran(done.stdout)
+    assert not [stage for stage in repository.ran(done.stdout) if "private" in stage]
+    lock = (repository.folder / "dvc.lock").read_text()
+    for source in ("private", "standin"):
+        done = repository.run(*switch, f"data.source={source}", *sources[source])
+        assert repository.ran(done.stdout) == set()
         assert (repository.folder / "dvc.lock").read_text() == lock
-        changed = repository.run("git", "status", "--short").stdout.split()
+        changed = repository.run("git", "status", "--short", "params.yaml").stdout.split()
         assert changed == ([] if source == "private" else ["M", "params.yaml"])
+    repository.run("git", "checkout", "-q", "params.yaml")
+    repository.run("git", "add", "-A")
+    repository.run("git", "commit", "-qm", "another source")
+    assert not repository.run("git", "ls-files", "data/private", "models/release").stdout
 
 
-def test_an_experiment_queued_for_a_copy_of_its_own_reaches_the_same_store(
+def test_a_killed_training_leaves_no_model_and_a_repro_brings_it_back(
     repository: Repository,
 ) -> None:
-    changes = ("-S", "data.source=private", "-S", "tfidf.c=2.0")
-    target = "train@private-tfidf"
-    repository.run("dvc", "exp", "run", "--queue", *changes, "--name", "aside", target)
-    repository.run("dvc", "exp", "run", "--run-all")
-    assert "aside-tfidf" in [name for name, _ in repository.runs()]
-    copies = repository.folder / ".dvc/tmp/exps"
-    assert not list(copies.rglob("mlflow.db"))
-    assert [path for path in canaries.files(copies) if b"train: " in path.read_bytes()]  # its log
-
-
-def test_a_source_that_is_not_here_is_one_polite_line(repository: Repository) -> None:
-    done = repository.run(
-        "dvc", "exp", "run", "-S", "data.source=swsr", "-S", "data.codebook=swsr", check=False
-    )
-    assert done.returncode != 0
-    told = [line for line in done.stderr.splitlines() if line.startswith("locate: ")]
-    assert len(told) == 1
-    assert "the owner of this repository" in told[0]
-    assert "data.source=standin" in told[0]
-    repository.run("git", "checkout", "-q", ".")
-    repository.run("dvc", "checkout", "-q")
-
-
-BROKEN = {
-    "shifted.csv": "nr,author,comment,label\n1,a,mild,{0}\n2,b,{0},{0}\n",
-    "half.jsonl": '{{"nr": "1", "comment": "{0}", "label": "mild"}}\n{{"nr": "{0}", "comm',
-    "typed.jsonl": '{{"nr": 1, "author": {{"{0}": 1}}, "comment": ["{0}"], "label": "{0}"}}\n',
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_bad_rows_are_told_without_their_text(repository: Repository, name: str) -> None:
-    raw = f"data/broken/{Path(name).stem}"
-    (repository.folder / raw).mkdir(parents=True)
-    (repository.folder / raw / name).write_text(BROKEN[name].format(canaries.plain()[0]))
-    out = ("--out", f"{raw}.parquet", "--ledger", f"{raw}.json")
-    given = ("--source", "private", "--raw", raw, "--codebook", "codebooks/gender.yaml")
-    done = repository.run("python", "-m", "stages.ingest", *given, *out, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"ingest: {name}, ")
-    assert not canaries.found("printed", (done.stdout + done.stderr).encode())
-
-
-def test_a_bug_keeps_its_traceback_and_tells_no_text(repository: Repository) -> None:
-    lock = yaml.safe_load((repository.folder / "dvc.lock").read_text("utf-8"))
-    spoiled = "data/broken/split.parquet"
-    rows = pd.read_parquet(repository.folder / "data/private/split.parquet")
-    rows.assign(text=[[text] for text in rows["text"]]).to_parquet(repository.folder / spoiled)
-    command = lock["stages"]["train@private-tfidf"]["cmd"].replace("data/private/split.parquet", spoiled)
-    assert spoiled in command
-    done = repository.run(*command.split(), check=False)
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert not canaries.found("printed", (done.stdout + done.stderr).encode())
-
-
-def test_a_killed_training_leaves_no_model_and_the_next_run_is_clean(repository: Repository) -> None:
     before = repository.run("git", "status", "--short").stdout
     shutil.rmtree(repository.folder / "models/candidates/private/bert")
     lock = yaml.safe_load((repository.folder / "dvc.lock").read_text("utf-8"))
@@ -481,26 +431,82 @@ def test_a_killed_training_leaves_no_model_and_the_next_run_is_clean(repository:
     assert not (repository.folder / "models/candidates/private/bert").exists()
     repository.run("dvc", "repro")
     assert repository.run("git", "status", "--short").stdout == before
-    repository.run("dvc", "repro", "-f", "-s", "train@private-tfidf")
-    statuses = [status for _, status in repository.runs()]
-    assert "RUNNING" not in statuses
-    assert "KILLED" in statuses
+
+
+def test_an_experiment_in_a_copy_reruns_only_what_depends_on_it_and_reaches_the_same_store(
+    repository: Repository,
+) -> None:
+    """It is also the first run after a training was killed, and marks that one."""
+    target = "evaluate@private"  # what comes after it costs more time than it shows
+    change = ("-S", "lora.r=16", "--name", "wider")
+    repository.run("dvc", "exp", "run", "--queue", *change, target)
+    repository.run("dvc", "exp", "run", "--run-all")
+    copies = repository.folder / ".dvc/tmp/exps"
+    (log,) = [path for path in canaries.files(copies) if b"train: " in path.read_bytes()]
+    ran = repository.ran(log.read_text("utf-8"))
+    assert {"resolve", "train@private-lora", "predict@private-lora", target} <= ran
+    assert not ran & {
+        *("sample", "ingest@private", "clean@private", "answer@private", "split@private"),
+        *("bases@lora", "adapt@private-lora", "train@private-zeroshot", "train@private-bert"),
+        *("train@private-tfidf", "predict@private-tfidf", "predict@private-zeroshot"),
+    }
+    assert ("wider-lora", "FINISHED") in repository.runs()
+    assert {status for _, status in repository.runs()} == {"FINISHED", "KILLED"}
+    assert not list(copies.rglob("mlflow.db"))
+    assert "lora.r=16" in repository.run(*CLI, "compare").stdout
+
+
+def test_a_source_that_is_not_here_is_one_polite_line(repository: Repository) -> None:
+    done = repository.run(
+        "dvc", "exp", "run", "-S", "data.source=swsr", "-S", "data.codebook=swsr", check=False
+    )
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("locate: ")]
+    assert len(told) == 1
+    assert "the owner of this repository" in told[0]
+    assert "data.source=standin" in told[0]
+    repository.run("git", "checkout", "-q", ".")
+
+
+BROKEN = {
+    "shifted.csv": "comment_id,author,comment,truth\n1,a,mild,{0}\n2,b,{0},{0}\n",
+    "half.jsonl": '{{"comment_id": "1", "comment": "{0}", "truth": "mild"}}\n{{"comment_id": "{0}", "c',
+    "typed.jsonl": '{{"comment_id": 1, "author": {{"{0}": 1}}, "comment": ["{0}"], "truth": "{0}"}}\n',
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_rows_are_told_without_their_text(repository: Repository, name: str) -> None:
+    raw = f"data/broken/{Path(name).stem}"
+    (repository.folder / raw).mkdir(parents=True)
+    (repository.folder / raw / name).write_text(BROKEN[name].format(canaries.plain()[0]))
+    out = ("--out", f"{raw}.parquet", "--ledger", f"{raw}.json")
+    given = ("--source", "standin", "--raw", raw, "--codebook", "codebooks/gender.yaml")
+    done = repository.run("python", "-m", "stages.ingest", *given, *out, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"ingest: {name}, ")
+    assert not canaries.found("printed", (done.stdout + done.stderr).encode())
+
+
+def test_a_bug_keeps_its_traceback_and_tells_no_text(repository: Repository) -> None:
+    lock = yaml.safe_load((repository.folder / "dvc.lock").read_text("utf-8"))
+    spoiled = "data/broken/split.parquet"
+    rows = pd.read_parquet(repository.folder / "data/private/split.parquet")
+    rows.assign(text=[[text] for text in rows["text"]]).to_parquet(repository.folder / spoiled)
+    command = lock["stages"]["train@private-tfidf"]["cmd"].replace("data/private/split.parquet", spoiled)
+    assert spoiled in command
+    done = repository.run(*command.split(), check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert not canaries.found("printed", (done.stdout + done.stderr).encode())
 
 
 def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repository: Repository) -> None:
     folder = repository.folder
-    repository.run("git", "checkout", "-q", ".")
-    repository.run("dvc", "checkout", "-q")
-    apply_overrides(
-        folder / "params.yaml",
-        [
-            "data.source=private",
-            "~ingest.private.labels",
-            "answer.private=files",
-            "+request.private.voters.one={provider: openai, model: 'simulated:0.9', prompt: corrected,"
-            " definitions: true, temperature: 0.0, max_tokens: 16}",
-        ],
-    )
+    with modify_yaml(folder / "params.yaml") as params:
+        one = params["request"]["private"]["voters"]["careful"] | {"provider": "openai"}
+        params["request"]["private"]["voters"] = {"one": one}
+        params["answer"]["private"] = "files"
     done = repository.run("dvc", "repro", "label@private", check=False)
     told = repository.said(done, "answer")
     assert "no answers to the requests of 'private'. Send data/private/requests" in told
@@ -508,8 +514,8 @@ def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repositor
     dropped = folder / "data/raw/answers/private"
     dropped.mkdir()
     asked = pd.read_parquet(folder / "data/private/requests/asked.parquet")
-    given = pd.read_excel(folder / "data/raw/private/own.xlsx", dtype=str)["label"]
-    truth = dict(zip(asked["id"], given, strict=True))
+    comments = pd.read_parquet(folder / "data/private/comments.parquet")
+    truth = dict(zip(comments["id"], comments["meta.truth"].fillna(""), strict=True))
     book = read_codebook(folder / "codebooks/gender.yaml")
     voters = read_params(folder / "params.yaml").request["private"].voters
     simulated.answers(asked, truth, voters, book, seed=0, out=dropped)
@@ -549,7 +555,7 @@ def test_no_canary_is_in_anything_that_is_shared_or_left_about(repository: Repos
     # the same search finds all that lies where it must
     private = (repository.folder / "data/private/split.parquet").read_bytes()
     assert canaries.found("split", private)
-    texts = pd.read_parquet(repository.folder / "data/private/split.parquet")["text"]
+    texts = pd.read_parquet(repository.folder / "data/private/clean.parquet")["text"]
     everything = [*canaries.plain(), *canaries.chinese(), *canaries.addresses(), *canaries.phones()]
     assert all(texts.str.contains(one, regex=False).any() for one in everything)
 

@@ -134,7 +134,7 @@ def test_a_database_that_is_not_there_is_one_line_without_its_password(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings(tmp_path, "UNDERTONE_DATABASE=postgresql://undertone:letmein@127.0.0.1:1/undertone")
-    assert cli.main(["server", "--home", str(tmp_path)]) == 1
+    assert cli.main(["team-server", "--home", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "can't be opened" in line
     assert "letmein" not in line
@@ -192,7 +192,7 @@ def test_a_password_that_an_address_can_not_hold_is_told_without_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], password: str
 ) -> None:
     settings(tmp_path, f"UNDERTONE_DATABASE=postgresql://undertone:{password}@127.0.0.1:1/undertone")
-    assert cli.main(["server", "--home", str(tmp_path)]) == 1
+    assert cli.main(["team-server", "--home", str(tmp_path)]) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert "postgresql://127.0.0.1:1/undertone: " in line
     assert "SEC" not in line

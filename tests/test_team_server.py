@@ -1,4 +1,4 @@
-"""The team's server as `make server` starts it, on Debian's PostgreSQL, spoken to over HTTP."""
+"""The team's server as `make team-server` starts it, on Debian's PostgreSQL, spoken to over HTTP."""
 
 import base64
 import http.client
@@ -902,8 +902,8 @@ def test_a_backup_brings_back_runs_and_rights(here: Team) -> None:
 
 
 def block(language: str) -> str:
-    """A fenced block of docs/server.md."""
-    text = (REPOSITORY / "docs/server.md").read_text("utf-8")
+    """A fenced block of docs/team-server.md."""
+    text = (REPOSITORY / "docs/team-server.md").read_text("utf-8")
     (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return str(found)
 

@@ -2,8 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from undertone import bases, bundle, models
+from undertone import bases, bundle, models, release
 from undertone.codebook import Codebook, Label
 from undertone.labels import LabelSpace
 from undertone.models import Examples, Start
@@ -25,6 +26,7 @@ from undertone.params import (
     Settings,
     TfidfSettings,
 )
+from undertone.predictor import Family
 from undertone.prompts import Instruction
 
 WORDS = "equal pay leave office meeting boss team work never fair kind cold the a is not".split()
@@ -182,13 +184,23 @@ def start(family: str, folder: Path, *, many: bool = False, shots: int = 0) -> S
 
 
 def bundled(family: str, folder: Path, *, many: bool = False) -> models.Classifier:
-    """A trained model, and its bundle in `folder`/bundle."""
+    """A trained model, its variants in `folder`/variants, and its int8 bundle in `folder`/bundle."""
     model = models.create(SETTINGS[family], space(many=many), start(family, folder))
     train = examples(160, many=many)
     model.fit(train, examples(40, many=many, seed=1), lambda *_: None, folder / "state")
     model.space = model.space.with_thresholds(model.scores(train.texts), train.truth)
-    bundle.write(model, folder / "bundle", candidate=family, opset=17, digests={"comments": "md5"})
+    released(model, folder / "bundle", candidate=family, digests={"comments": "md5"})
     return model
+
+
+def released(
+    model: models.Classifier, folder: Path, *, candidate: str, digests: Mapping[str, str]
+) -> None:
+    """The model's int8 bundle in `folder`, and all its variants in `variants` beside it."""
+    exported = folder.parent / "variants"
+    texts = examples(64).texts
+    bundle.write(model, exported, candidate=candidate, opset=17, calibration=texts, digests=digests)
+    release.write(exported, folder, {key: ["int8"] for key in get_args(Family)})
 
 
 def spoil(made: Path, fault: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from undertone.errors import Problem
+from undertone.limits import HELP as LIMITS
+from undertone.limits import Limits
 
 if TYPE_CHECKING:
     from undertone.analysis import Table
@@ -85,19 +87,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compare.set_defaults(run=_compare)
 
     predict = _command(commands, "predict", help="labels and scores for texts, from a release bundle")
-    given = predict.add_mutually_exclusive_group()
-    given.add_argument("--text", action="append", help="a text (may be given several times)")
-    given.add_argument("--file", type=Path, help="a table: .csv, .tsv, .jsonl, .parquet, .xlsx")
-    predict.add_argument("--column", default="text", help="the table's column of texts")
-    predict.add_argument("--id", help="the table's column of ids; by default its row numbers")
     predict.add_argument(
-        "--out", type=Path, help="a .parquet, .csv or .jsonl file for the table's scores"
+        "--text",
+        action="append",
+        help="may be given several times; by default a line each of standard input",
     )
     predict.add_argument(
         "--bundle", type=Path, help="a release bundle; by default models/release/<data.source>"
     )
     predict.add_argument("--variant", help="another variant of the bundle than its own choice")
     predict.set_defaults(run=_predict)
+
+    score = _command(commands, "score", help="labels and scores for every row of tables of any size")
+    score.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="a .parquet, .csv, .tsv, .jsonl or .xlsx, or a pattern in quotes",
+    )
+    score.add_argument(
+        "--out", type=Path, required=True, help="a folder for the scores; a killed run goes on in it"
+    )
+    score.add_argument(
+        "--bundle", type=Path, help="a release bundle; by default models/release/<data.source>"
+    )
+    score.add_argument("--text", default="text", metavar="COLUMN", help="of texts; by default text")
+    score.add_argument("--id", metavar="COLUMN", help="of ids; by default the file and the row's number")
+    score.add_argument("--engine", choices=["local", "ray"], default="local")
+    score.add_argument("--address", help="of a Ray cluster; by default one on this machine, for as long")
+    score.add_argument("--workers", type=int, help="cores here, or processes of a core each on Ray")
+    score.add_argument("--rows-per-part", type=int, help="by default 20,000")
+    score.set_defaults(run=_score)
+
+    serve = _command(commands, "serve", help="answer over HTTP, from a release bundle")
+    serve.add_argument(
+        "bundle",
+        nargs="?",
+        metavar="BUNDLE",
+        help="a release bundle, or models:/NAME@ALIAS; by default models/release/<data.source>",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="by default %(default)s")
+    serve.add_argument("--port", type=int, default=8000, help="by default %(default)s; 0: a free one")
+    serve.add_argument("--fd", type=int, metavar="N", help="an open, listening socket instead")
+    serve.add_argument("--exposed", action="store_true", help="answer others without UNDERTONE_TOKEN")
+    serve.add_argument("--variant", help="another variant of the bundle than its own choice")
+    serve.add_argument("--threads", type=int, help="to score with; by default one a core")
+    serve.add_argument(
+        "--long",
+        choices=["cut", "refuse"],
+        default="cut",
+        help="what to do with a text of more tokens than the model reads; by default %(default)s",
+    )
+    serve.add_argument("--echo", action="store_true", help="repeat a single text in its answer")
+    for name, limit in Limits._field_defaults.items():
+        serve.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(limit),
+            default=limit,
+            metavar="N",
+            help=f"{LIMITS[name]}; by default %(default)s",
+        )
+    serve.set_defaults(run=_serve)
 
     plan = _command(commands, "plan", help="how many rows to label by hand for a share")
     plan.add_argument(
@@ -133,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     relocate = _command(commands, "relocate", help="repair mlflow.db after the repository was moved")
     relocate.set_defaults(run=_relocate)
 
-    server = _command(commands, "server", help="start the team's MLflow server")
+    server = _command(commands, "team-server", help="start the team's MLflow server")
     server.add_argument(
         "--home",
         type=Path,
@@ -325,22 +375,77 @@ def _compare(given: argparse.Namespace) -> None:
 def _predict(given: argparse.Namespace) -> None:
     from undertone.predictor import Predictor
 
-    if given.file and not given.out:
-        raise Problem("--file needs --out", remedy="Name a .parquet, .csv or .jsonl file.")
     predictor = Predictor.load(given.bundle or _own_bundle(), variant=given.variant)
-    if given.file:
-        from undertone import scoring
-
-        print(scoring.score_file(predictor, given.file, given.out, text=given.column, id_=given.id))
-        return
     # only the line feed ends a text: splitlines would also cut at U+2028
     texts = given.text or [line.rstrip("\r") for line in sys.stdin.read().split("\n") if line.strip()]
     if not texts:
-        raise Problem(
-            "no text given", remedy="Use --text, --file, or standard input with a text a line."
-        )
+        raise Problem("no text given", remedy="Use --text, or standard input with a text a line.")
     for one in predictor.predict(texts):
         print(json.dumps(one, ensure_ascii=False))
+
+
+def _score(given: argparse.Namespace) -> None:
+    from undertone import scoring
+
+    sizes = {"--workers": given.workers, "--rows-per-part": given.rows_per_part}
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise Problem(f"{name} is {size}, must be above 0")
+    if given.engine == "ray":
+        from undertone import cluster
+
+        engine, threads = cluster.engine(given.address, given.workers), 1
+    elif given.address:
+        raise Problem("--address needs --engine ray")
+    else:
+        engine, threads = scoring.local, given.workers
+    print(
+        scoring.score(
+            given.inputs,
+            given.out,
+            given.bundle or _own_bundle(),
+            engine,
+            text=given.text,
+            id_=given.id,
+            rows_per_part=given.rows_per_part or scoring.ROWS_PER_PART,
+            threads=threads,
+        )
+    )
+
+
+def _serve(given: argparse.Namespace) -> None:
+    import tempfile
+
+    try:
+        from undertone import serving
+        from undertone.service import Service
+    except ModuleNotFoundError as error:
+        remedy = "Run `pip install 'undertone[serve]'`."
+        raise Problem(f"{error.name} is not installed", where="undertone serve", remedy=remedy) from None
+    from undertone.predictor import Predictor
+
+    limits = Limits(**{name: getattr(given, name) for name in Limits._fields})
+    for name, limit in limits._asdict().items():
+        if (isinstance(limit, int) and limit < 1) or not limit >= 0:
+            least = "must be above 0" if isinstance(limit, int) else "must not be below 0"
+            raise Problem(f"is {limit}, {least}", where=f"--{name.replace('_', '-')}")
+    token = os.environ.get("UNDERTONE_TOKEN")
+    if token is not None and not (token := token.strip()):  # a file's last line has an end
+        raise Problem("is empty", where="UNDERTONE_TOKEN", remedy="Unset it, or give it a value.")
+    guarded = bool(token) or given.exposed
+    if given.fd is not None:
+        listening = serving.handed(given.fd, guarded=guarded)
+    else:
+        listening = serving.bound(given.host, given.port, guarded=guarded)
+    with tempfile.TemporaryDirectory(prefix="undertone-") as beside:
+        folder, version = Path(given.bundle or _own_bundle()), ""
+        if given.bundle and given.bundle.startswith("models:/"):
+            from undertone import fetch
+
+            folder, version = fetch.fetched(given.bundle, Path(beside))
+        predictor = Predictor.load(folder, variant=given.variant, threads=given.threads, long=given.long)
+        service = Service(predictor, limits, echo=given.echo, token=token, version=version)
+        serving.run(service, listening)
 
 
 def _own_bundle() -> Path:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 PACKAGES = ("undertone", "stages")
 # A change here can't change an output, or concerns every stage alike: it re-runs nothing.
+_PLUMBING = "__init__ errors files integrity journal launcher params provenance stage tracking"
 PLUMBING = {
     Path("stages/__init__.py"),
-    *(
-        Path(f"undertone/{name}.py")
-        for name in "__init__ errors files integrity journal params provenance stage tracking".split()
-    ),
+    *(Path(f"undertone/{name}.py") for name in _PLUMBING.split()),
 }
 
 

@@ -36,6 +36,7 @@ _SUFFIXES = {
 }
 _KEYS = {".env", ".netrc", ".pypirc", "id_rsa", "id_ecdsa", "id_ed25519", "authorized_keys"}
 _KEYS |= {"credentials", "credentials.json", ".git-credentials", ".pgpass", ".htpasswd"}
+_PAGES = {"undertone/service.html"}  # the server's own, made from nothing
 _PLAIN = {"requirements.txt", "LICENSE.txt", "robots.txt"}
 # A file keeps its first bytes when it is renamed.
 _MAGIC = {
@@ -59,6 +60,7 @@ _SENTENCES: Mapping[str, set[str]] = {
     "reports/*/request.json": {"rendered"},  # a prompt about an example of the codebook
     "reports/*/rows/*.json": {"dropped"},  # for which reasons
     "reports/*/selection.json": {"why", "encoder_why"},
+    "reports/*/release.json": {"refused"},  # by which numbers
     "reports/*/latency.json": {"machine"},  # a processor has a long name
     "tests/published.json": {"source", "report", "experiments"},
 }
@@ -162,7 +164,7 @@ def _of_path(path: str) -> str | None:
         return "of .dvc/ only config goes into git: the rest holds keys, data and logs"
     if name.lower() in _KEYS or {".ssh", ".aws"} & set(pure.parts):
         return "it is a place for keys"
-    if suffix in _SUFFIXES or name in _SUFFIXES:
+    if (suffix in _SUFFIXES and path not in _PAGES) or name in _SUFFIXES:
         return f"{suffix or name} {_SUFFIXES[suffix or name]}"
     if (
         name.endswith("~")

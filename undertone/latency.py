@@ -7,16 +7,17 @@ over the memory's bandwidth, whichever is longer.
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 ROUNDS, WARM_UP = 3, 2
 SETTLE = 0.05  # seconds until the last runner's threads sleep
-LIBRARIES = ("torch", "transformers", "onnxruntime", "tokenizers", "scikit-learn", "numpy")
+LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino", "tokenizers", "scikit-learn", "numpy")
 # Neutral words, so that no private text is needed; nearly all are one token in every vocabulary.
 _WORDS = [
     "the",
@@ -53,12 +54,15 @@ def measure(
     *,
     batches: Sequence[int],
     repeats: int,
+    seconds: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Each runner at each length and batch size: p50, p95 and p99 in ms a call, and comments/s.
+    """Each runner at each length and batch size: p50, p95 and p99 in ms a call, and comments/s at p50
+    (a neighbour's burst on a shared machine would be in the mean of a few calls).
 
-    `repeats` calls at batch 1, fewer for larger batches. The runners take turns in rounds, so that
-    a change of the machine's speed meets all alike; not call by call, because a runner's threads
-    spin for a while after its call and would slow the next one's.
+    `repeats` calls at batch 1, fewer for larger batches; a runner that would need more than `seconds`
+    for them makes fewer, at least one a round (`calls` says how many). The runners take turns in
+    rounds, so that a change of the machine's speed meets all alike; not call by call, because a
+    runner's threads spin for a while after its call and would slow the next one's.
     """
     rows = []
     for length, pool in texts.items():
@@ -66,15 +70,13 @@ def measure(
             calls = max(2, repeats // (ROUNDS * max(1, batch // 8)))
             taken: dict[str, list[float]] = {name: [] for name in runners}
             for turn in range(ROUNDS):
+                chosen = [
+                    [pool[(start + offset) % len(pool)] for offset in range(batch)]
+                    for start in range(turn * calls * batch, (turn + 1) * calls * batch, batch)
+                ]
                 for name, runner in runners.items():
                     time.sleep(SETTLE)
-                    for call in range(-WARM_UP, calls):
-                        start = (turn * calls + call) * batch
-                        chosen = [pool[(start + offset) % len(pool)] for offset in range(batch)]
-                        started = time.perf_counter()
-                        runner(chosen)
-                        if call >= 0:
-                            taken[name].append(1000 * (time.perf_counter() - started))
+                    taken[name] += _round(runner, chosen, seconds and seconds / ROUNDS)
             for name, times in taken.items():
                 p50, p95, p99 = np.percentile(times, (50, 95, 99))
                 rows.append(
@@ -86,10 +88,33 @@ def measure(
                         "p50_ms": round(float(p50), 3),
                         "p95_ms": round(float(p95), 3),
                         "p99_ms": round(float(p99), 3),
-                        "comments_per_second": round(1000 * batch / float(np.mean(times)), 1),
+                        "comments_per_second": round(1000 * batch / float(p50), 1),
                     }
                 )
     return rows
+
+
+def _round(
+    runner: Callable[[Sequence[str]], object], calls: Sequence[Sequence[str]], seconds: float | None
+) -> list[float]:
+    """Milliseconds of each call after those that warm up; of the first ones alone where `seconds` are
+    over, but always of one."""
+    times: list[float] = []
+    begun = time.perf_counter()
+    for texts in [*[calls[0]] * WARM_UP, *calls]:
+        started = time.perf_counter()
+        runner(texts)
+        ended = time.perf_counter()
+        times.append(1000 * (ended - started))
+        if seconds is not None and ended - begun > seconds and len(times) > 1:
+            break
+    return times[min(WARM_UP, len(times) - 1) :]
+
+
+def fastest_batch(rows: Sequence[dict[str, Any]], model: str, tokens: int) -> dict[str, Any]:
+    """The row of `model` at this length whose batch answers most comments a second."""
+    own = [row for row in rows if row["model"] == model and row["tokens"] == tokens]
+    return max(own, key=lambda row: float(row["comments_per_second"]))
 
 
 def verdict(rows: Sequence[dict[str, Any]], model: str, target: float | None) -> dict[str, Any] | None:
@@ -109,6 +134,12 @@ def told(rows: Sequence[dict[str, Any]], model: str, judged: dict[str, Any] | No
     return f"{model} at batch 1: {times} ms (p50) for {lengths} tokens{outcome}"
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
 def set_threads(threads: int | None) -> None:
     """Let PyTorch and the BLAS libraries use `threads`; None leaves them their own choice."""
     if threads is None:
@@ -121,15 +152,28 @@ def set_threads(threads: int | None) -> None:
 
 
 def machine(threads: int | None) -> dict[str, Any]:
-    """What the numbers were measured on; no host name."""
+    """What the numbers were measured on; no host name. `gpu`: where PyTorch runs models on one."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": threads or os.cpu_count(),
+        "threads": threads or cores(),
+        "gpu": _gpu(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: one for name in LIBRARIES if (one := _version(name))},
     }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else None
 
 
 def _processor() -> str:

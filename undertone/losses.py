@@ -42,6 +42,12 @@ class Loss:
         each = truth @ weights
         return (each * self._focused(plain)).sum() / each.sum()
 
+    def weight(self, truth: torch.Tensor) -> torch.Tensor:
+        """By what the sum over rows of this truth [b, labels] is divided for their mean."""
+        if self._many:
+            return torch.tensor(float(len(truth)))
+        return (truth.float() @ self._weights.to(truth.device)).sum()
+
     def _focused(self, plain: torch.Tensor) -> torch.Tensor:
         """`plain` is -log p of what is true; p is 1 - surprise."""
         if not self._gamma:

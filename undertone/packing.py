@@ -113,7 +113,8 @@ def _token_losses(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """-log P of each token that is learnt [n]; logits are made only for the places before them."""
     places, at = torch.unique(batch["learnt"][:, 1], return_inverse=True)
     positions = batch["position_ids"]
-    reads = Reads.of(model, int(positions.max()) + 1)
+    # several processes learn from it in a wrapper
+    reads = Reads.of(getattr(model, "module", model), int(positions.max()) + 1)
     logits = model(
         input_ids=batch["input_ids"],
         attention_mask=reads.mask(batch["seen"], positions, 0),

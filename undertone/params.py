@@ -457,6 +457,13 @@ FAMILIES: Mapping[str, type[Settings]] = {
 }
 
 
+class Train(Section):
+    """`launcher`: what would be written after `accelerate launch`, such as --num_processes 2, for
+    families that learn by gradient; empty: one process."""
+
+    launcher: Annotated[str, Field(pattern=r"\S")] | None
+
+
 class Calibrate(Section):
     """What is fitted on validation beside the thresholds.
 
@@ -497,21 +504,46 @@ class Prevalence(Section):
     inclusion: dict[SourceName, str]
 
 
-class Export(Section):
-    """`max_drop`: the largest macro-F1 that a quantised encoder may lose on validation."""
+class Choose(Section):
+    """What a variant of the encoder has to keep on validation to be released: a macro-F1 at most
+    `max_drop` below PyTorch's, and `min_agreement` of the decisions."""
 
     max_drop: Annotated[float, Field(ge=0, le=1)]
+    min_agreement: Annotated[float, Field(ge=0, le=1)]
+
+
+class Export(Section):
+    """`calibration`: of how many training texts the static variant takes its ranges."""
+
     opset: Annotated[int, Field(ge=14, le=20)]
+    calibration: Positive
+    choose: Choose
+
+
+class Hourly(Section):
+    """What a machine costs an hour, in `currency`."""
+
+    hour: Annotated[float, Field(ge=0)]
+    currency: str
 
 
 class Bench(Section):
-    """`lengths` in tokens; `p95_ms` is an optional target for the release at batch 1."""
+    """`lengths` in tokens of the encoder; batch 1 is measured in any case.
+
+    `repeats`: calls at batch 1, fewer of larger batches and of a model that would need more than
+    `seconds` for them. `starts`: of new processes, for cold start and memory, or fewer after `seconds`;
+    0 leaves them out. `threads`: empty for as many as there are cores. `p95_ms`: an optional target for
+    the release at batch 1. `price`: of the machine, for the cost of a million comments.
+    """
 
     lengths: Annotated[list[Positive], Field(min_length=1)]
     batches: Annotated[list[Positive], Field(min_length=1)]
     repeats: Annotated[int, Field(ge=5)]
+    seconds: Annotated[float, Field(gt=0)]
+    starts: Annotated[int, Field(ge=0)]
     threads: Positive | None
     p95_ms: Annotated[float, Field(gt=0)] | None
+    price: Hourly | None
 
 
 def _is_a_host(value: str) -> str:
@@ -566,6 +598,7 @@ class Params(Section):
     bert: BertSettings
     fewshot: FewshotSettings
     lora: LoraSettings
+    train: Train
     calibrate: Calibrate
     evaluate: Evaluate
     select: Select

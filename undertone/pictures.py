@@ -45,9 +45,8 @@ def draw_all(
     evaluated: Mapping[str, Any],
     curves: Mapping[str, Any],
     learning: Mapping[str, Points],
-    selection: Mapping[str, Any],
-    cost: Mapping[str, Any],
     latency: Mapping[str, Any],
+    released: Mapping[str, Any],
     split: Mapping[str, Any],
     prevalence: Mapping[str, Any],
     folder: Path,
@@ -76,7 +75,7 @@ def draw_all(
         if learning.get(name):
             one["learning"] = learning_curves(name, learning[name], path["learning"])
         said |= {f"{name}/{kind}.svg": sentence for kind, sentence in one.items()}
-    said["pareto.svg"] = pareto(found, selection["encoder"], cost, latency, folder / "pareto.svg")
+    said["pareto.svg"] = pareto(found, latency, released, folder / "pareto.svg")
     said["parts.svg"] = parts(split, folder / "parts.svg")
     if prevalence:
         said["prevalence.svg"] = corrected(prevalence, folder / "prevalence.svg")
@@ -280,95 +279,77 @@ _LEARNT = {"loss": "loss", "macro_f1": "macro-F1"}
 
 
 def pareto(
-    found: Mapping[str, Found],
-    encoder: str,
-    cost: Mapping[str, Any],
-    latency: Mapping[str, Any],
-    out: Path,
+    found: Mapping[str, Found], latency: Mapping[str, Any], released: Mapping[str, Any], out: Path
 ) -> str:
-    """Macro-F1 on test by milliseconds a text; areas are sizes.
+    """Macro-F1 on test by milliseconds a text (the shortest, one at a time); areas are sizes.
 
-    The ONNX variants stand, hollow, at the encoder's own macro-F1; how nearly they decide like it is
-    export's to say, on validation. Their time is the encoder's in cost.json, times what each took of
-    the encoder's in the one run that measured both (bench; shortest texts, batch 1).
+    Nobody measured an ONNX variant on test: it stands, hollow unless it is the release, at the
+    encoder's macro-F1 less what it loses of that on validation. The line joins those that no other is
+    both better and faster than.
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    costs = {name: one for name, one in cost["candidates"].items() if name in found}
-    variants = scaled(encoder, costs, latency)
-    largest = max([*(one["bytes"] for one in costs.values()), *(size for _, size in variants.values())])
-
-    def area(size: int) -> float:
-        return 12 + 400 * size / float(max(largest, 1))
-
-    f1 = {name: found[name]["overall"]["macro_f1"] for name in costs}
-    with _figure(out, 4.2) as figure:
+    encoder, sizes = latency["encoder"], {name: one["bytes"] for name, one in latency["models"].items()}
+    tokens = min(row["tokens"] for row in latency["rows"])
+    single = [row for row in latency["rows"] if (row["tokens"], row["batch"]) == (tokens, 1)]
+    ms = {row["model"]: row["p50_ms"] for row in single}
+    own = {name: found[name]["overall"]["macro_f1"] for name in ms if name in found}
+    f1 = {name: float(one["value"]) for name, one in own.items()} | {
+        f"onnx-{name}": own[encoder]["value"] - one["parity"]["drop"]
+        for name, one in released["variants"].items()
+        if f"onnx-{name}" in ms
+    }
+    front = [name for name in sorted(f1, key=lambda name: ms[name]) if not _beaten(name, f1, ms)]
+    largest = max(*(sizes[name] for name in f1), 1)
+    area = {name: 12 + 300 * sizes[name] / largest for name in f1}  # square points
+    with _figure(out, 4.6) as figure:
         axes = figure.subplots()
-        for name, one in costs.items():
-            value, ends = _ends([f1[name]])
-            axes.errorbar(one["ms"], value, yerr=ends, fmt="none", ecolor=BLUE, capsize=3)
-            axes.scatter(one["ms"], value, s=area(one["bytes"]), color=BLUE, alpha=0.6)
-            _note(axes, name, one["ms"], value[0], 8)
-        height = f1[encoder]["value"] if variants else 0.0
-        above, right = 0, float("inf")
-        for name, (ms, size) in sorted(variants.items(), key=lambda one: -one[1][0]):
-            axes.scatter(ms, height, s=area(size), facecolor="none", edgecolor=ORANGE)
-            above = above + 10 if right < 2 * ms else 14  # a name runs into that of its neighbour
-            right = ms
-            _note(axes, name, ms, height, above)
+        for name, value in f1.items():
+            if name in own:
+                _, ends = _ends([own[name]])
+                axes.errorbar(ms[name], value, yerr=ends, fmt="none", ecolor=BLUE, capsize=3)
+                axes.scatter(ms[name], value, s=area[name], color=BLUE, alpha=0.6)
+            else:
+                inner = ORANGE if name == f"onnx-{released['variant']}" else "none"
+                axes.scatter(ms[name], value, s=area[name], facecolor=inner, edgecolor=ORANGE, alpha=0.8)
+        joined = [(ms[name], f1[name]) for name in front]
+        axes.step(*zip(*joined, strict=True), where="post", color=GREY, linestyle="--", zorder=0)
         axes.set_xscale("log")
-        axes.margins(0.15)
-        axes.set_ylim(-0.03, 1.12)
+        axes.margins(0.2)
+        axes.set_ylim(-0.06, 1.2)
+        axes.set_yticks(np.arange(0, 1.01, 0.2))
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(
-            xlabel=f"ms a text of {cost['words']} words, one at a time",
+            xlabel=f"ms a text of {tokens} tokens, one at a time",
             ylabel="macro-F1 on test, 95 % interval",
         )
-        if variants:
-            axes.set_title(
-                f"hollow: ONNX variants of {encoder}, drawn at its macro-F1 (theirs: section export)",
-                fontsize=8,
-            )
-    front = [
-        name
-        for name in sorted(costs, key=lambda name: costs[name]["ms"])
-        if not any(
-            f1[other]["value"] >= f1[name]["value"]
-            and costs[other]["ms"] <= costs[name]["ms"]
-            and (f1[other]["value"], -costs[other]["ms"]) != (f1[name]["value"], -costs[name]["ms"])
-            for other in costs
+        axes.set_title(
+            f"areas: size; orange: ONNX variants of {encoder} at its macro-F1 less their loss on "
+            "validation, filled: the release",
+            fontsize=8,
         )
-    ]
+        figure.draw_without_rendering()  # lays out, so that it is known where on the page a point is
+        _notes(
+            axes,
+            [
+                (f"{name}, {sizes[name] / 1e6:.3g} MB", (ms[name], f1[name]), area[name] ** 0.5 / 2)
+                for name in f1
+            ],
+        )
     shown = ", ".join(
-        f"{name} ({f1[name]['value']:.3f} at {costs[name]['ms']:.2g} ms, "
-        f"{costs[name]['bytes'] / 1e6:.3g} MB)"
-        for name in front
+        f"{name} ({f1[name]:.3f} at {ms[name]:.2g} ms, {sizes[name] / 1e6:.3g} MB)" for name in front
     )
-    apart = f" as PyTorch runs them; {encoder}'s ONNX variants are hollow" if variants else ""
-    return f"No candidate is both better and faster than {shown}{apart}."
+    return f"No model is both better and faster than {shown}."
 
 
-def scaled(
-    encoder: str, costs: Mapping[str, Any], latency: Mapping[str, Any]
-) -> dict[str, tuple[float, int]]:
-    """ONNX variant → its milliseconds on cost.json's scale (see `pareto`) and its bytes; empty where
-    one run didn't measure both."""
-    length = min(row["tokens"] for row in latency["rows"])
-    p50 = {
-        row["model"]: row["p50_ms"]
-        for row in latency["rows"]
-        if row["batch"] == 1 and row["tokens"] == length
-    }
-    if encoder not in p50 or encoder not in costs:
-        return {}
-    times = costs[encoder]["ms"] / p50[encoder]
-    return {
-        name: (ms * times, latency["bytes"][name])
-        for name, ms in p50.items()
-        if name.startswith("onnx-")
-    }
+def _beaten(name: str, f1: Mapping[str, float], ms: Mapping[str, float]) -> bool:
+    """Whether another is at least as good and as fast, and one of both more."""
+    own = (f1[name], -ms[name])
+    return any(
+        f1[other] >= own[0] and -ms[other] >= own[1] and (f1[other], -ms[other]) != own for other in f1
+    )
 
 
 def parts(split: Mapping[str, Any], out: Path) -> str:
@@ -446,8 +427,30 @@ def _rows(axes: "Axes", labels: Sequence[str]) -> None:
     axes.invert_yaxis()
 
 
-def _note(axes: "Axes", text: str, x: float, y: float, above: float) -> None:
-    axes.annotate(text, (x, y), (6, above), textcoords="offset points", fontsize=8)
+def _notes(axes: "Axes", notes: Sequence[tuple[str, tuple[float, float], float]]) -> None:
+    """A text over each disc (text, place, radius in points), further up or below it where it would run
+    into another."""
+    taken: list[tuple[float, float, float]] = []  # left, right and height of a text, in points
+    for text, place, radius in sorted(notes, key=lambda note: note[1]):
+        at, height = axes.transData.transform(place) * 72 / axes.figure.dpi
+        left, right = at + 5, at + 5 + 4.8 * len(text)
+        ways = [(radius + 3 + 11 * step, -radius - 9 - 11 * step) for step in range(5)]
+        for above in [one for both in ways for one in both]:
+            if not any(
+                left < other[1] and other[0] < right and abs(height + above - other[2]) < 10
+                for other in taken
+            ):
+                break
+        taken.append((left, right, height + above))
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "relpos": (0, 0.5)}
+        axes.annotate(
+            text,
+            place,
+            (5, above),
+            textcoords="offset points",
+            fontsize=8,
+            arrowprops=line if abs(above) > radius + 10 else None,
+        )
 
 
 def _ends(

@@ -408,9 +408,21 @@ def judge(version: Version) -> Judge:
 
     Not by MLflow, which would run whatever loader and code the stored MLmodel names.
     """
+    return _opened(_stored(version), version.tags["model.md5"])
+
+
+def copy(version: Version, folder: Path) -> Path:
+    """The version's files in a new folder in `folder`: the bytes that its tag names, and data only."""
+    copied = _stored(version, folder)
+    loading.check(copied, version.tags["model.md5"])
+    return copied
+
+
+def _stored(version: Version, folder: Path | None = None) -> Path:
     with tracking.told(), tracking.large(), _global_store():
-        stored = Path(mlflow.artifacts.download_artifacts(f"models:/{version.model}/{version.number}"))
-    return _opened(stored / "data" / Path(version.tags["dvc.path"]).name, version.tags["model.md5"])
+        name = f"models:/{version.model}/{version.number}"
+        stored = mlflow.artifacts.download_artifacts(name, dst_path=folder and str(folder))
+    return Path(stored) / "data" / Path(version.tags["dvc.path"]).name
 
 
 class Candidate:
@@ -543,6 +555,8 @@ def _log(store: MlflowClient, entry: Entry, run: Any) -> str:
         model_id=logged.model_id,
         metadata={"md5": entry.md5},
     )
+    if entry.role == "release":
+        _as_onnx(described, entry.folder)
     # No schema of the input: MLflow would take a table's first column, whatever it is, and its
     # errors repeat the texts. `texts_of` looks instead.
     columns = [ColSpec("string", "label"), ColSpec("boolean", "abstained")]
@@ -566,6 +580,21 @@ def _log(store: MlflowClient, entry: Entry, run: Any) -> str:
     store.finalize_logged_model(logged.model_id, "READY")
     store.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return str(logged.model_id)
+
+
+def _as_onnx(described: Model, folder: Path) -> None:
+    """Let `mlflow.onnx.load_model` hand out the graph that onnxruntime runs right on any CPU."""
+    manifest = read_manifest(folder)
+    variants = manifest["variants"]
+    own = next(name for name in manifest["runs"]["avx2"] if variants[name]["backend"] == "onnxruntime")
+    described.add_flavor(
+        "onnx",
+        onnx_version=installed("onnx"),
+        data=f"data/{folder.name}/{variants[own]['file']}",
+        providers=["CPUExecutionProvider"],
+        onnx_session_options=None,
+        code=None,
+    )
 
 
 @contextmanager

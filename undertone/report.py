@@ -11,10 +11,11 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from undertone import certificate, comparison, metrics, pictures, prevalence
+from undertone import certificate, comparison, latency, metrics, pictures, prevalence
 from undertone.errors import Problem
 from undertone.files import read_json
 from undertone.ledger import Ledger
+from undertone.params import Hourly, read_params
 
 Row = Sequence[object]
 
@@ -24,13 +25,31 @@ UNANSWERED = (
 )
 
 
-BOARD = ("evaluation", "comparisons", "selection", "cost")  # what `leaderboard` reads
+# what the README shows is in these
+BOARD = ("evaluation", "comparisons", "selection", "cost", "latency", "release", "request")
+# System, ms a text, study and machine, as the studies publish them.
+PUBLISHED: Sequence[Row] = (
+    ("SetFit", 5, "comments on the war in Ukraine (gentilrenard)", "not stated"),
+    ("multilingual-e5-base, ONNX, quantised", 80, "the same", "not stated"),
+    ("Mistral-7B, QLoRA", 900, "the same", "not stated"),
+    (
+        "Qwen2.5-0.5B, LoRA; bfloat16, FlashAttention 2",
+        56,
+        "financial news (CHEN HAO, AIDF)",
+        "a GPU, not stated which",  # FlashAttention runs on nothing else
+    ),
+)
+UNLIKE = (
+    "Published elsewhere, for other texts and models and on other machines, so that no figure of the one"
+    " table can be compared with one of the other:"
+)
 PICTURES = f"pictures/{pictures.SENTENCES}"
 REFERENCES = {"label": "labels", "gold": "gold"}  # reference → as headings have it
 INTERVALS = (
     "Intervals are 95 % expanded percentile bootstrap (Hesterberg 2015); the rows of a group (an author)"
     " are drawn together. One of no width says that no draw differed, not that there is no doubt."
 )
+FEW = "No p95 of fewer than 20 calls and no p99 of fewer than 100: it would be the slowest call."
 SLICED = (
     "Difference: in accuracy, from all other rows, with its interval. p (a permutation test, Holm 1979)"
     " asks whether the slices differ beyond what their authors' other texts explain, so one author who"
@@ -85,6 +104,8 @@ class Results:
     prevalence: Mapping[str, Any]
     manifest: Mapping[str, Any]
     latency: Mapping[str, Any]
+    released: Mapping[str, Any]
+    price: Hourly | None
 
 
 @dataclass(frozen=True)
@@ -226,10 +247,21 @@ def _sections(
     )
     if results.asked["voters"]:
         yield from _silver(results.asked, results.collected, results.fused, evaluated, champion)
-    release = f"../../models/release/{results.source}/manifest.json"
-    yield Section("export", [_parity(results.manifest)], [(release, "export")])
     yield Section(
-        "bench", [_latency(results.latency), _machine(results.latency)], [("latency.json", "bench")]
+        f"release: {results.released['variant']}",
+        [_variants(results.latency["encoder"], results.released)],
+        [("release.json", "release")],
+    )
+    yield Section(
+        "bench",
+        [speed(results.latency, results.released, results.asked, results.price)],
+        [("latency.json", "bench"), ("release.json", "release"), ("request.json", "request")],
+    )
+    yield Section(
+        "bench: every length and batch",
+        [_latency(results.latency), FEW],
+        [("latency.json", "bench")],
+        folded=True,
     )
     yield Section(
         "Where the numbers come from",
@@ -615,53 +647,169 @@ def _promises(split: Mapping[str, Any]) -> str:
     return _table(head, lines) + f"\n\n{told}"
 
 
-def _parity(manifest: Mapping[str, Any]) -> str:
-    lines = [
-        (
-            f"**{name}**" if name == manifest["variant"] else name,
-            f"{one['bytes'] / 1e6:.1f}",
-            f"{one['parity']['max_difference']:.4f}",
-            f"{one['parity']['agreement']:.1%}",
-            f"{one['parity']['macro_f1']:.4f}",
-            f"{0 - one['parity']['drop']:+.4f}",
+def speed(
+    measured: Mapping[str, Any],
+    released: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    price: Hourly | None,
+) -> str:
+    """Each candidate and variant on the machine that is named, and what it costs there; beside it what
+    is published. The README embeds it."""
+    rows = measured["rows"]
+    lengths = sorted({row["tokens"] for row in rows})
+    usual = lengths[len(lengths) // 2]
+    single = {(row["model"], row["tokens"]): row for row in rows if row["batch"] == 1}
+    lines: list[Row] = []
+    for name, one in measured["models"].items():
+        best = latency.fastest_batch(rows, name, usual)
+        chosen = name == f"onnx-{released['variant']}"
+        lines.append(
+            (
+                f"**{name}**" if chosen else name,
+                "release" if chosen else "",
+                *(_taken(single[name, at]) for at in lengths),
+                f"{best['comments_per_second']:,.0f} ({best['batch']})",
+                *([_cost(price.hour / 3.6e-3 / best["comments_per_second"])] if price else []),
+                f"{one['cold_start_ms'] / 1000:.1f}" if one["starts"] else "",
+                _memory(one),
+                _megabytes(one["bytes"]),
+            )
         )
-        for name, one in manifest["variants"].items()
-    ]
-    return f"{manifest['candidate']}, each variant against PyTorch on validation:\n\n" + _table(
-        ("variant", "MB", "largest score difference", "decided alike", "macro-F1", "change"), lines
+    head = (
+        "model",
+        "",
+        *(f"ms, {length} tokens" for length in lengths),
+        f"comments/s, {usual} tokens (batch)",
+        *([f"{price.currency} a million"] if price else []),
+        "cold start, s",
+        "memory, MB",
+        "size, MB",
+    )
+    told = (
+        "ms: one text at a time, p50 (p95). comments/s: in the batch that answers most. Cold start: from"
+        " a new process to its first answer. Memory: the process's, at most (when loaded)."
+    )
+    if price:
+        told += f" Cost: this machine busy without a pause, at {price.hour:g} {price.currency} an hour."
+    return "\n\n".join(
+        [
+            _machine(measured),
+            _table(head, lines),
+            told + _voters(asked) + _target(released),
+            UNLIKE,
+            _table(("published", "ms a text", "study", "machine"), PUBLISHED),
+        ]
     )
 
 
-def _latency(latency: Mapping[str, Any]) -> str:
+def _taken(row: Mapping[str, Any]) -> str:
+    """p50, and p95 where so many calls have one (`FEW`)."""
+    p50, p95 = (f"{row[name]:.{2 if row[name] < 10 else 1}f}" for name in ("p50_ms", "p95_ms"))
+    return f"{p50} ({p95})" if row["calls"] >= 20 else p50
+
+
+def _cost(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.2g}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f}" if size > 99.5e6 else f"{size / 1e6:.2g}"
+
+
+def _memory(one: Mapping[str, Any]) -> str:
+    if one["peak_bytes"] is None:
+        return ""
+    return f"{_megabytes(one['peak_bytes'])} ({_megabytes(one['loaded_bytes'])})"
+
+
+def _voters(asked: Mapping[str, Any]) -> str:
+    """What those voters that have a price ask for a million comments."""
+    told = [
+        f"{one['voter']} ({one['model']}) at most "
+        f"{_cost(one['price_at_most'] / one['rows'] * 1e6)} {one['currency']}"
+        for one in asked["voters"]
+        if one["price_at_most"] is not None and one["rows"]
+    ]
+    return f" A million comments would cost from the voters: {', '.join(told)}." if told else ""
+
+
+def _target(released: Mapping[str, Any]) -> str:
+    target = released["target"]
+    if target is None:
+        return ""
+    outcome = "met" if target["passed"] else "MISSED"
+    return f" Target p95 ≤ {target['p95_ms']} ms at batch 1: {outcome} ({target['slowest_p95_ms']} ms)."
+
+
+def _variants(candidate: str, released: Mapping[str, Any]) -> str:
+    """What became of each variant on this machine's kind of CPU and on others, and why."""
+    lines = []
+    for name, one in released["variants"].items():
+        parity = one["parity"]
+        change = {"value": 0 - parity["drop"], "low": 0 - parity["high"], "high": 0 - parity["low"]}
+        outcome = f"refused: {one['refused']}" if one["refused"] else ", ".join(one["released_for"])
+        lines.append(
+            (
+                f"**{name}**" if name == released["variant"] else name,
+                f"{one['ms']:.2f}",
+                f"{one['bytes'] / 1e6:.1f}",
+                f"{parity['max_difference']:.4f}",
+                f"{parity['agreement']:.1%}",
+                f"{parity['macro_f1']:.4f}",
+                _signed(change),
+                f"{parity['alone']:.4f}",
+                outcome,
+            )
+        )
+    head = (
+        "variant",
+        "ms",
+        "MB",
+        "largest score difference",
+        "decided alike",
+        "macro-F1",
+        "change",
+        "alone or not",
+        "released for",
+    )
+    rule = released["rule"]
+    told = (
+        f"{candidate}, each variant against PyTorch on validation. Released for each kind of CPU (here "
+        f"{released['family']}): the fastest that it can run of those that lose at most "
+        f"{rule['max_drop']:g} macro-F1, are not shown to be worse, and decide at least "
+        f"{rule['min_agreement']:.0%} alike. ms: one text at a time, geometric mean over the lengths. "
+        "Alone or not: how far a score moves with the texts beside it."
+    )
+    return f"{told}\n\n{_table(head, lines)}"
+
+
+def _latency(measured: Mapping[str, Any]) -> str:
     lines = [
         (
             row["model"],
             row["tokens"],
             row["batch"],
+            row["calls"],
             f"{row['p50_ms']:.2f}",
-            f"{row['p95_ms']:.2f}",
-            f"{row['p99_ms']:.2f}",
+            f"{row['p95_ms']:.2f}" if row["calls"] >= 20 else "",
+            f"{row['p99_ms']:.2f}" if row["calls"] >= 100 else "",
             f"{row['comments_per_second']:,.0f}",
-            f"{latency['bytes'][row['model']] / 1e6:.1f}",
         )
-        for row in latency["rows"]
+        for row in measured["rows"]
     ]
-    return _table(("model", "tokens", "batch", "p50 ms", "p95 ms", "p99 ms", "comments/s", "MB"), lines)
+    return _table(
+        ("model", "tokens", "batch", "calls", "p50 ms", "p95 ms", "p99 ms", "comments/s"), lines
+    )
 
 
-def _machine(latency: Mapping[str, Any]) -> str:
-    machine, target = latency["machine"], latency["target"]
+def _machine(measured: Mapping[str, Any]) -> str:
+    machine = measured["machine"]
     versions = ", ".join(f"{name} {one}" for name, one in machine["versions"].items())
-    told = (
-        f"Text to scores, measured in turns in one run on {machine['processor']}, "
+    gpu = f" and {machine['gpu']} for PyTorch" if machine["gpu"] else ""
+    return (
+        f"Text to scores, measured in turns in one run on {machine['processor']}{gpu}, "
         f"{machine['threads']} threads, {machine['system']}, Python {machine['python']}; {versions}."
     )
-    if target is not None:
-        outcome = "met" if target["passed"] else "MISSED"
-        told += (
-            f" Target p95 ≤ {target['p95_ms']} ms at batch 1: {outcome} ({target['slowest_p95_ms']} ms)."
-        )
-    return told
 
 
 def _table(head: Row, lines: Iterable[Row]) -> str:
@@ -681,10 +829,18 @@ def embed(document: str, table: str) -> str:
     return f"{before}{start}\n{table}\n\n{end}{after}"
 
 
+def for_readme(folder: Path, price: Hourly | None) -> str:
+    """The leaderboard and the speeds of the results in `folder`."""
+    evaluated, compared, chosen, cost, measured, released, asked = (
+        read_json(folder / f"{name}.json") for name in BOARD
+    )
+    board = leaderboard(evaluated, compared, chosen, cost)
+    return f"{board}\n\n{speed(measured, released, asked, price)}"
+
+
 def main() -> None:
-    """Put the stand-in's leaderboard into README.md (`make docs`)."""
-    folder = Path("reports/standin")
-    table = leaderboard(*(read_json(folder / f"{name}.json") for name in BOARD))
+    """Put the stand-in's results into README.md (`make docs`)."""
+    table = for_readme(Path("reports/standin"), read_params().bench.price)
     readme = Path("README.md")
     readme.write_text(embed(readme.read_text("utf-8"), table), "utf-8")
 

@@ -82,7 +82,8 @@ def read_settings(home: Path, environment: Mapping[str, str]) -> tuple[Settings,
     database = given.get(_DATABASE, "")
     if not database:
         remedy = (
-            f"Write {_DATABASE}=postgresql://USER:PASSWORD@127.0.0.1/NAME there; see docs/server.md."
+            f"Write {_DATABASE}=postgresql://USER:PASSWORD@127.0.0.1/NAME there;"
+            " see docs/team-server.md."
         )
         raise Problem("names no database", where=str(file), remedy=remedy)
     if not database.startswith("postgresql://"):
@@ -192,7 +193,7 @@ class Server:
         login = _read_login(file)
         address = address or login.get("mlflow_tracking_uri", "")
         if not address.startswith(("http://", "https://")):
-            remedy = "Set MLFLOW_TRACKING_URI=https://… to its address; docs/server.md starts one."
+            remedy = "Set MLFLOW_TRACKING_URI=https://… to its address; docs/team-server.md starts one."
             raise Problem("no server named", remedy=remedy)
         names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
         bare = without_password(address)
@@ -363,7 +364,7 @@ def _check_host(host: str, *, exposed: bool) -> None:
         raise Problem(
             f"{host} can be reached from other machines, without TLS",
             where="--host",
-            remedy="Leave it at 127.0.0.1 and put a TLS proxy before it (docs/server.md), or add"
+            remedy="Leave it at 127.0.0.1 and put a TLS proxy before it (docs/team-server.md), or add"
             " --exposed where something else does that.",
         )
 

@@ -5,6 +5,9 @@ validation is looked at, and checkpoints that are whole or not there. A killed T
 checkpoint, and then fails when it goes on; here a checkpoint gets its name only when all of it is on
 the disk. Called again with the same arguments, training goes on from the newest one; on a CPU with as
 many threads it ends in the same weights and curves, bit for bit, as if nothing had happened.
+
+Several processes, see `launcher`, learn as one: each takes its rows of every batch, and the mean is over
+the batch. All of them look at validation, but the first one's figures decide.
 """
 
 import hashlib
@@ -22,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import DataLoaderShard
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
@@ -32,6 +37,7 @@ from transformers import (
     TrainerCallback,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 
 from undertone import encoder, imbalance
@@ -49,12 +55,26 @@ _KEPT = {"seconds", "judging", "epoch", "step"}  # in what is known of a look, b
 _STATE, _WEIGHTS, _JOB = "trainer_state.json", "weights.safetensors", "job"
 
 
-class Batches(Sampler[int]):
+class Batches(Sampler[list[int]]):
     """The order of the rows: each epoch draws them anew, and every `batch` of them are of like length,
-    so that little is padding. The longest come first: what doesn't fit into memory fails at once."""
+    so that little is padding. The longest come first: what doesn't fit into memory fails at once.
 
-    def __init__(self, own: Trained, truth: Flags, lengths: Sequence[int], seed: int) -> None:
+    Process number `process` of `processes` takes its part of every batch; a batch of fewer rows than
+    processes is learnt by each of them.
+    """
+
+    def __init__(
+        self,
+        own: Trained,
+        truth: Flags,
+        lengths: Sequence[int],
+        seed: int,
+        *,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
         self._own, self._truth, self._seed = own, truth, seed
+        self._process, self._processes = process, processes
         self._lengths = np.asarray(lengths)
         self._number = 0
         self._size = len(imbalance.epoch(truth, own, seed=seed, number=0))
@@ -64,10 +84,15 @@ class Batches(Sampler[int]):
         self._number = number
 
     def __len__(self) -> int:
-        return self._size
+        return math.ceil(self._size / self._own.batch)
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order(self._number).tolist())
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = self.order(self._number).tolist()
+        for at in range(0, len(rows), self._own.batch):
+            batch = rows[at : at + self._own.batch]
+            alone = len(batch) < self._processes
+            # rows lie by length, so that every one of so many gives each process a like share
+            yield batch if alone else batch[self._process :: self._processes]
 
     def order(self, number: int) -> imbalance.Rows:
         """All rows of an epoch."""
@@ -97,6 +122,7 @@ class Plan:
 
     batches: Batches
     loss: Callable[[Any, Batch], torch.Tensor]
+    weigh: Callable[[Batch], float | torch.Tensor]
     judge: Callable[[], Mapping[str, float]]
     log: Log
     state: Path
@@ -124,6 +150,7 @@ class Loop(Trainer):  # type: ignore[misc]
 
     def run(self) -> dict[str, float]:
         """Train from the newest checkpoint or from the beginning, and end with the best weights."""
+        self._reseed()
         newest = max(self._plan.state.glob("checkpoint-*"), key=_step, default=None)
         if newest is not None:
             self.state = TrainerState.load_from_json(str(newest / _STATE))
@@ -135,6 +162,7 @@ class Loop(Trainer):  # type: ignore[misc]
             self.train(resume_from_checkpoint=str(newest) if newest else None)
         best = self._looks[self._best]["step"]
         self._load_from_checkpoint(self._folder(best))
+        self._wait()  # the caller may remove it
         learning = self._looks[-1]["seconds"] - self._looks[-1]["judging"]
         tokens = self._plan.batches.tokens(self.state.global_step)
         return {
@@ -158,16 +186,29 @@ class Loop(Trainer):  # type: ignore[misc]
         since = len(self._looks) - 1 - self._best
         return since >= self._plan.patience or self.state.global_step >= self._plan.steps
 
-    def _get_train_sampler(self, *_: Any) -> Batches:
-        return self._plan.batches
+    def get_train_dataloader(self) -> DataLoaderShard:
+        return DataLoaderShard(
+            self.train_dataset,
+            device=self.accelerator.device,
+            batch_sampler=self._plan.batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def compute_loss(self, model: Any, inputs: Batch, *others: Any, **named: Any) -> Any:
-        return self._plan.loss(model, inputs)
+        if self.args.world_size == 1:
+            return self._plan.loss(model, inputs)
+        weight = torch.as_tensor(self._plan.weigh(inputs), device=self.args.device).float()
+        # the gradients of the processes are averaged, as if all had as much to say
+        share = weight / self.accelerator.reduce(weight, "mean")
+        return self._plan.loss(model, inputs) * share
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         began = time.perf_counter()
         self.model.eval()
-        found = {name: float(value) for name, value in self._plan.judge().items()}
+        judged = {name: float(value) for name, value in self._plan.judge().items()}
+        # on a GPU the others' may differ in the last bits, and so in when to stop
+        found: dict[str, float] = broadcast_object_list([judged])[0]
         found["gap"] = found["train_macro_f1"] - found["validation_macro_f1"]
         now = time.perf_counter()
         self._judging += now - began
@@ -188,7 +229,27 @@ class Loop(Trainer):  # type: ignore[misc]
     def _folder(self, step: float) -> Path:
         return self._plan.state / f"checkpoint-{step:.0f}"
 
+    def _wait(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    def _reseed(self) -> None:
+        """The first process keeps its random state; the others draw theirs anew at each checkpoint, and
+        all differ: they have other rows, and get other dropout."""
+        if self.args.process_index:
+            step = self.state.global_step * self.args.world_size + self.args.process_index
+            set_seed((self.args.seed + step) % 2**32)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        self._reseed()
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.is_world_process_zero():
+            self._write_checkpoint()
+        self._reseed()
+        self._wait()
+
+    def _write_checkpoint(self) -> None:
         newest = self._folder(self.state.global_step)
         with whole(newest) as beside:
             beside.mkdir()
@@ -234,6 +295,7 @@ def train(
     lengths: Sequence[int],
     collate: Callable[[list[Any]], Any],
     loss: Callable[[Any, Batch], torch.Tensor],
+    weigh: Callable[[Batch], float | torch.Tensor],
     judge: Callable[[], Mapping[str, float]],
     seed: int,
     job: bytes,
@@ -243,7 +305,8 @@ def train(
     """`model` learns in place; it ends in eval mode, with its weights of the best look at validation.
 
     `truth` [n, labels] and `lengths` [n], in tokens, are those of `rows`; `collate` makes a batch of
-    some of them, and `loss` its mean loss. `judge` returns at
+    some of them, `loss` its mean loss, and `weigh` what its sum was divided by for that: where several
+    processes learn, so much has each to say. `judge` returns at
     least `validation_macro_f1`, which decides, and `train_macro_f1`. `log` gets the curves, all of them
     again where training goes on, and at the end what it took.
 
@@ -252,13 +315,9 @@ def train(
     What another training left there is thrown away: one with other rows, settings, seed,
     first weights, versions, or another `job`, which stands for all that only `judge` knows.
     """
-    batches = Batches(own, truth, lengths, seed)
-    _claim(state, _fingerprint(model, rows, own, truth, seed, job))
-    steps = own.steps or math.ceil(own.epochs * batches.steps)
     arguments = TrainingArguments(
         output_dir=str(state),
         seed=seed,
-        max_steps=steps,
         per_device_train_batch_size=own.batch,
         gradient_accumulation_steps=own.accumulate,
         learning_rate=own.lr,
@@ -279,9 +338,17 @@ def train(
         gradient_checkpointing=False,  # Trainer's switch works for its own models only
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several would each get a part of a small batch
+    process, processes = arguments.process_index, arguments.world_size
+    batches = Batches(own, truth, lengths, seed, process=process, processes=processes)
+    steps = arguments.max_steps = own.steps or math.ceil(own.epochs * batches.steps)
+    fingerprint = _fingerprint(model, rows, own, truth, seed, job, processes)
+    if not process:
+        _claim(state, fingerprint)
+    arguments.distributed_state.wait_for_everyone()
     plan = Plan(
         batches=batches,
         loss=loss,
+        weigh=weigh,
         judge=judge,
         log=log,
         state=state,
@@ -346,11 +413,12 @@ def _fingerprint(
     truth: Flags,
     seed: int,
     job: bytes,
+    processes: int,
 ) -> str:
     total = hashlib.sha256(job)
     versions = [version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")]
     device = encoder.device().type
-    total.update(json.dumps([own.model_dump_json(), seed, device, *versions]).encode())
+    total.update(json.dumps([own.model_dump_json(), seed, device, processes, *versions]).encode())
     total.update(truth.tobytes())
     for row in rows:
         for name in sorted(row):

@@ -73,6 +73,7 @@ class Model:
             lengths=[len(ids) for ids in encoded["input_ids"]],
             collate=DataCollatorWithPadding(self._tokenizer),
             loss=learn,
+            weigh=lambda batch: loss.weight(batch["truth"]),
             judge=judge,
             seed=self._seed,
             job="\n".join(validation.texts).encode() + validation.truth.tobytes(),

@@ -146,6 +146,7 @@ class Model:
                 everything=own.loss_on == "all",
             ),
             loss=lambda model, batch: packing.answer_loss(model, batch, own.focal),
+            weigh=lambda batch: batch["weight"].sum(),
             judge=judge,
             seed=self._seed,
             job=job,
@@ -198,6 +199,7 @@ class Model:
             lengths=[len(row.ids) - prefix for row in rows],
             collate=collate,
             loss=lambda model, batch: packing.preference_loss(model, batch, wanted.beta),
+            weigh=lambda batch: len(batch["ahead"]),
             judge=judge,
             seed=self._seed,
             job=job,
@@ -240,6 +242,7 @@ class Model:
             loss=lambda model, batch: loss(
                 model(**{key: batch[key] for key in batch if key != "truth"}).logits, batch["truth"]
             ),
+            weigh=lambda batch: loss.weight(batch["truth"]),
             judge=self._judge(train, validation),
             seed=self._seed,
             job=self._job(validation),

@@ -19,6 +19,7 @@ LINK, MODULE = "120000", "160000"  # git's modes
 _PRIVATE = {"data", "models", "mlartifacts", "mlruns", "dvc_plots"}
 _OWN = {".server", "unsent", ".cache"}
 _KEPT = {"data/README.md", "data/raw/answers/README.md", "models/README.md", "reports/runs.jsonl"}
+_KEPT |= {"undertone/service.html"}  # the page of `undertone serve`
 _SUFFIXES = {
     **dict.fromkeys(
         ".xlsx .xlsm .xlsb .xls .ods .csv .tsv .jsonl .ndjson .parquet .feather .arrow .avro .orc "
@@ -36,7 +37,6 @@ _SUFFIXES = {
 }
 _KEYS = {".env", ".netrc", ".pypirc", "id_rsa", "id_ecdsa", "id_ed25519", "authorized_keys"}
 _KEYS |= {"credentials", "credentials.json", ".git-credentials", ".pgpass", ".htpasswd"}
-_PAGES = {"undertone/service.html"}  # the server's own, made from nothing
 _PLAIN = {"requirements.txt", "LICENSE.txt", "robots.txt"}
 # A file keeps its first bytes when it is renamed.
 _MAGIC = {
@@ -164,7 +164,7 @@ def _of_path(path: str) -> str | None:
         return "of .dvc/ only config goes into git: the rest holds keys, data and logs"
     if name.lower() in _KEYS or {".ssh", ".aws"} & set(pure.parts):
         return "it is a place for keys"
-    if (suffix in _SUFFIXES and path not in _PAGES) or name in _SUFFIXES:
+    if suffix in _SUFFIXES or name in _SUFFIXES:
         return f"{suffix or name} {_SUFFIXES[suffix or name]}"
     if (
         name.endswith("~")

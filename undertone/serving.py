@@ -101,6 +101,8 @@ class Connection(HttpToolsProtocol):
         if self.cycle.response_complete:  # before the body was here: it only now begins to wait
             self._since = self.loop.time()
         super().on_message_complete()
+        if not self.pipeline:  # after a large body, else nobody sees that the client leaves
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         if not self._due:

@@ -148,7 +148,7 @@ def test_a_text_that_the_model_gives_no_number_has_no_answer(
     monkeypatch.setattr(predictor._backend, "logits", broken)
     rows = predictor.predict(["the pay is fair", "the pay is fair"])
     assert [row["error"] for row in rows] == ["no_answer", None]
-    assert rows[0]["labels"] == [] and rows[0]["scores"] == {} and rows[0]["abstained"]
+    assert (rows[0]["labels"], rows[0]["scores"], rows[0]["abstained"]) == ([], {}, True)
 
 
 OPENED = """

@@ -1,10 +1,10 @@
 """The server's page in a real browser: what a person sees who types a text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from benchmarks.load import Running, served
 from tests import tiny
@@ -120,12 +120,16 @@ def test_a_script_that_is_not_the_pages_own_does_not_run(chromium: Browser, serv
         assert page.evaluate("window.ran") is None
 
 
+def broken(body: str) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(status=502, body=body)
+
+
 def test_an_error_that_is_no_json_is_told_by_its_status(chromium: Browser, server: Running) -> None:
     with chromium.new_context() as context:
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{server.port}/")
         for body in ("", "<html>Bad Gateway</html>"):
-            page.route("**/predict", lambda route, said=body: route.fulfill(status=502, body=said))
+            page.route("**/predict", broken(body))
             judge(page, "fair")
             expect(page.get_by_role("status")).to_have_text("No answer: status 502.")
             page.unroute("**/predict")

@@ -38,9 +38,24 @@ def test_texts_from_arguments_and_standard_input_get_the_same_answers(
     assert len(told) == 2
     assert set(told[0]["scores"]) == {"fair", "cold", "other"}
     assert told[0]["abstained"] is False
-    monkeypatch.setattr("sys.stdin", io.StringIO("\r\n".join(texts) + "\n\n"))
+    given_in(monkeypatch, "\r\n".join(texts).encode() + b"\n")
     assert main(["predict", "--bundle", bundle]) == 0
     assert answers(capsys) == told
+
+
+def given_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_each_line_of_standard_input_has_its_answer_an_empty_one_too(
+    bundle: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_in(monkeypatch, b"fair pay\n\ncold office")
+    assert main(["predict", "--bundle", bundle]) == 0
+    assert [one["error"] for one in answers(capsys)] == [None, "empty", None]
+    given_in(monkeypatch, b"fair pay\n\xff\xfe\n")
+    assert main(["predict", "--bundle", bundle]) == 1
+    assert capsys.readouterr().err == "undertone: standard input, line 2: not UTF-8\n"
 
 
 def test_a_text_gets_the_same_answer_in_a_file(

@@ -210,6 +210,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "undertone").mkdir()
     for name in ("__init__", "guard", "kinds"):
         shutil.copy(ROOT / f"undertone/{name}.py", folder / "undertone")
+    (folder / ".gitignore").write_text("__pycache__/\n")  # as every repository of Python has it
     subprocess.run(["make", "hooks"], cwd=folder, check=True, stdout=subprocess.PIPE)
     done(folder, "add", "-A")
     done(folder, "commit", "-qm", "start")

@@ -559,8 +559,8 @@ def test_a_package_that_is_missing_is_told_in_one_line(bundle: Path) -> None:
         "from undertone.cli import main; sys.exit(main(['serve', sys.argv[1]]))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(bundle)], stderr=subprocess.PIPE, text=True)
-    told = "undertone serve: prometheus_client is not installed. Run `pip install 'undertone[serve]'`."
-    assert (done.returncode, done.stderr) == (1, f"undertone: {told}\n")
+    told = "prometheus_client is not installed. Run `pip install -e '.[serve]'` in a clone."
+    assert (done.returncode, done.stderr) == (1, f"undertone: undertone serve: {told}\n")
 
 
 @pytest.mark.parametrize(

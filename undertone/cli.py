@@ -376,12 +376,22 @@ def _predict(given: argparse.Namespace) -> None:
     from undertone.predictor import Predictor
 
     predictor = Predictor.load(given.bundle or _own_bundle(), variant=given.variant)
-    # only the line feed ends a text: splitlines would also cut at U+2028
-    texts = given.text or [line.rstrip("\r") for line in sys.stdin.read().split("\n") if line.strip()]
+    texts = given.text or _lines(sys.stdin.buffer.read())
     if not texts:
         raise Problem("no text given", remedy="Use --text, or standard input with a text a line.")
     for one in predictor.predict(texts):
         print(json.dumps(one, ensure_ascii=False))
+
+
+def _lines(given: bytes) -> list[str]:
+    """A text a line, an empty line too: the answers stand beside them."""
+    try:
+        read = given.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = given.count(b"\n", 0, error.start) + 1
+        raise Problem("not UTF-8", where=f"standard input, line {line}") from None
+    # only the line feed ends a text: splitlines would also cut at U+2028
+    return [line.rstrip("\r") for line in read.removesuffix("\n").split("\n")] if read.strip() else []
 
 
 def _score(given: argparse.Namespace) -> None:
@@ -420,7 +430,7 @@ def _serve(given: argparse.Namespace) -> None:
         from undertone import serving
         from undertone.service import Service
     except ModuleNotFoundError as error:
-        remedy = "Run `pip install 'undertone[serve]'`."
+        remedy = "Run `pip install -e '.[serve]'` in a clone."
         raise Problem(f"{error.name} is not installed", where="undertone serve", remedy=remedy) from None
     from undertone.predictor import Predictor
 

@@ -94,7 +94,8 @@ def _started(address: str | None, workers: int | None, own: Path) -> Iterator[in
     try:
         import ray.data
     except ImportError:
-        raise Problem("Ray isn't installed", remedy="`pip install 'undertone[ray]'`.") from None
+        remedy = "Run `pip install -e '.[ray]'` in a clone."
+        raise Problem("Ray isn't installed", remedy=remedy) from None
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False

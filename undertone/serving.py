@@ -253,6 +253,8 @@ def run(service: Service, listening: socket.socket) -> None:
 
 def bound(host: str, port: int, *, guarded: bool) -> socket.socket:
     """A socket; `Problem` where others could reach it and no token guards it."""
+    if not 0 <= port < 2**16:
+        raise Problem(f"--port is {port}, must be 0 to 65535")
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -226,6 +226,12 @@ def test_everything_comes_out(repository: Repository) -> None:
     )
 
 
+def test_the_release_holds_no_canary(repository: Repository) -> None:
+    held = list(canaries.files(repository.folder / "models/release/private"))
+    assert len(held) > 3
+    assert not [path for path in held for _ in canaries.found(path.name, path.read_bytes())]
+
+
 def test_a_model_that_writes_no_label_is_wrong_and_one_that_scores_labels_always_answers(
     repository: Repository,
 ) -> None:
@@ -546,7 +552,7 @@ def test_no_canary_is_in_anything_that_is_shared_or_left_about(repository: Repos
     names = [name for name, _ in places]
     for wanted in ("git's objects", "mlflow.db", "dvc.lock", "reports/private/report.md"):
         assert wanted in names
-    for folder in ("mlartifacts/", "models/release/private/", ".dvc/tmp/exps/", ".git/logs/"):
+    for folder in ("mlartifacts/", ".dvc/tmp/exps/", ".git/logs/"):
         assert [name for name in names if name.startswith(folder)], folder
     leaked = {place for name, content in places for place in canaries.found(name, content)}
     assert leaked == set()

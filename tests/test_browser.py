@@ -23,7 +23,7 @@ from urllib.request import urlopen
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, expect
 
 from tests import mlflow_server, tiny
 from undertone import learning, models, pictures, registry, team, tracking
@@ -32,9 +32,6 @@ from undertone.params import Calibrate
 
 pytestmark = pytest.mark.services
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-  --disable-component-update --disable-sync""".split()
 PATIENCE = 15_000  # milliseconds; other tests may keep the machine busy
 REPOSITORY = Path(__file__).parents[1]
 PICTURES = REPOSITORY / "docs/pictures"
@@ -206,17 +203,6 @@ def answering(address: str, server: "subprocess.Popen[bytes]", log: Path) -> Non
             return
         time.sleep(0.2)
     pytest.fail(log.read_text())
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """Debian's; its user data lie in a folder that playwright makes and removes."""
-    if not CHROMIUM.exists():
-        pytest.skip("Chromium can't be had: run `apt-get install chromium`.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextmanager

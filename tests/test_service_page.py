@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from benchmarks.load import Running, served
 from tests import tiny
@@ -12,9 +12,6 @@ from undertone.predictor import Predictor
 
 pytestmark = pytest.mark.services
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-  --disable-component-update --disable-sync""".split()
 TOKEN = "a token for tests"
 HOSTILE = "fair <img src=x onerror=alert(1)> & </textarea> office"
 
@@ -30,16 +27,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(bundle: Path) -> Iterator[Running]:
     with served(bundle, bundle.parent) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def read_jsonl(path: Path, where: str, wanted: Wanted, encoding: str) -> Grid:
         if not line.strip():
             grid.blank += 1
             continue
-        lines.append((number, _object(line, f"{where}, line {number}")))
+        lines.append((number, json_object(line, f"{where}, line {number}")))
     grid.blank -= 1 if lines and lines[-1][0] <= number - 1 else 0  # after the last line break
     headers = list(dict.fromkeys(key for _, entry in lines for key in entry))
     keys = [headers[position] for position in wanted.among(headers, place)]
@@ -105,7 +105,10 @@ class _Number(str):
     """A JSON number as it is written: 1.0 stays 1.0, and 18 digits stay 18 digits."""
 
 
-def _object(line: str, where: str) -> dict[str, object]:
+def json_object(line: str, where: str) -> dict[str, object]:
+    """A JSON object, its numbers and truth values as text, as they are written; `Problem` where a key
+    stands twice, or a number is none."""
+
     def no_repeat(pairs: list[tuple[str, object]]) -> dict[str, object]:
         entry = dict(pairs)
         if len(entry) < len(pairs):

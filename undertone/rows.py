@@ -8,7 +8,6 @@ exception: it is read whole, for a sheet has an end.
 
 import csv
 import glob
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -193,7 +192,7 @@ def _jsonl(table: Table, at: int, first: int) -> Iterator[Row]:
         start = at
         for number, line in enumerate(lines, first):
             if line.strip():
-                entry = _object(line, f"{table.name}, line {number:,}")
+                entry = plain.json_object(line, f"{table.name}, line {number:,}")
                 if len(keys) < 1000:  # they are asked for below, and told if one is missing
                     keys |= dict.fromkeys(entry)
                 values = [entry.get(one.header) for one in table.wanted.columns]
@@ -207,30 +206,6 @@ def _jsonl(table: Table, at: int, first: int) -> Iterator[Row]:
             start = lines.at
     if at == 0:
         table.wanted.among(list(keys), Place(table.name))
-
-
-def _object(line: str, where: str) -> dict[str, object]:
-    """A JSON object with its numbers as they are written; no key twice, no NaN."""
-
-    def no_repeat(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        if len(dict(pairs)) < len(pairs):
-            raise Problem("a key stands twice", where=where)
-        return {key: str(value).lower() if isinstance(value, bool) else value for key, value in pairs}
-
-    def constant(name: str) -> object:
-        raise Problem(f"{name} is no JSON", where=where, remedy="Write null.")
-
-    try:
-        entry = json.loads(
-            line, object_pairs_hook=no_repeat, parse_constant=constant, parse_int=str, parse_float=str
-        )
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise Problem(
-            f"not JSON ({type(error).__name__})", where=where, remedy="Write one object a line."
-        ) from None
-    if not isinstance(entry, dict):
-        raise Problem("not a JSON object", where=where, remedy="Write one object a line.")
-    return entry
 
 
 def _parquet(table: Table, at: int) -> Iterator[Row]:

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from undertone import backends, bases, bundle, latency, metrics, models, tables
+from undertone import backends, bases, bundle, cores, latency, metrics, models, tables
 from undertone.labels import LabelSpace, Scores, activated
 from undertone.params import read_params
 from undertone.predictor import Predictor
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=["mini", "base"], default="mini")
     parser.add_argument("--encoder", type=Path, default=Path("models/candidates/standin/bert"))
     parser.add_argument("--comments", type=Path, default=Path("data/standin/split.parquet"))
-    parser.add_argument("--threads", type=int, default=backends.cores())
+    parser.add_argument("--threads", type=int, default=cores.usable())
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=60)

@@ -3,14 +3,14 @@ run on one machine."""
 
 from pathlib import Path
 
-from undertone import fresh, language, latency, stage
+from undertone import cores, fresh, language, latency, stage
 from undertone.files import write_json
 from undertone.params import Params
 from undertone.predictor import Predictor, family, read_manifest
 
 
 def main(params: Params, *, candidates: Path, variants: Path, out: Path) -> str:
-    bundle, threads = read_manifest(variants), params.bench.threads or latency.cores()
+    bundle, threads = read_manifest(variants), params.bench.threads or cores.usable()
     latency.set_threads(threads)
     here = [name for name, one in bundle["variants"].items() if family() in one["families"]]
     where = {

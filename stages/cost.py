@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from undertone import language, latency, models, stage
+from undertone import cores, language, latency, models, stage
 from undertone.files import write_json
 from undertone.params import Params
 
 
 def main(params: Params, *, trained: Path, out: Path) -> str:
-    threads = params.bench.threads or latency.cores()
+    threads = params.bench.threads or cores.usable()
     latency.set_threads(threads)
     folders = {name: trained / name for name in params.models}
     candidates = {name: models.load(folder) for name, folder in folders.items()}

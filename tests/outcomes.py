@@ -146,7 +146,7 @@ def results(*, many: bool = False) -> report.Results:
             "target": None,
             "family": "avx2",
             "runs": {"avx2": "int8", "arm64": "int8"},
-            "rule": {"max_drop": 0.01, "min_agreement": 0.97},
+            "rule": {"max_drop": 0.01, "min_agreement": 0.97, "near": 1.05, "alone": 0.01},
             "variants": {
                 "int8": {"ms": 2.0, "bytes": 2_000_000, "parity": parity, "refused": None,
                          "released_for": ["avx2", "arm64"]},

@@ -155,6 +155,22 @@ def test_more_tokens_than_may_wait_are_turned_away_until_some_were_scored() -> N
     run(play, queue_tokens=50)
 
 
+def test_what_will_not_fit_is_known_by_its_bytes_before_it_is_read() -> None:
+    async def play(batcher: Batcher, scorer: Scorer) -> None:
+        first = await scorer.busy(batcher)
+        others = [asyncio.create_task(batcher.ask(["text"])) for _ in range(22)]
+        await asyncio.sleep(0)
+        assert batcher.tokens == 46
+        batcher.room(16)
+        with pytest.raises(Full):
+            batcher.room(20)
+        scorer.open.set()
+        await asyncio.gather(first, *others)
+        batcher.room(10**9)  # counts for a part of an empty queue, like any other
+
+    run(play, queue_tokens=50)
+
+
 def test_a_large_request_leaves_room_for_others_until_there_are_many_of_them() -> None:
     large = ["a text of eight tokens or more of them"] * 100
 

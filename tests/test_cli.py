@@ -107,7 +107,7 @@ def test_a_wrong_call_is_one_line_and_writes_nothing(
 
 def test_no_bundle_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--bundle", str(tmp_path), "--text", "fair"]) == 1
-    assert "dvc repro export" in capsys.readouterr().err
+    assert "dvc repro release" in capsys.readouterr().err
 
 
 def test_help_has_a_line_for_each_command(

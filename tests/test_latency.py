@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from undertone import fresh, latency, models
+from undertone import cores, fresh, latency, models
 from undertone.errors import Problem
 from undertone.files import remove
 
@@ -94,7 +94,7 @@ def test_a_missed_latency_target_is_said() -> None:
 
 def test_the_machine_is_described_without_its_name() -> None:
     told = latency.machine(None)
-    assert told["threads"] == latency.cores()
+    assert told["threads"] == cores.usable()
     assert told["processor"]
     assert {"torch", "onnxruntime"} <= set(told["versions"])
     assert platform.node() not in json.dumps(told)

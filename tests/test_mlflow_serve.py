@@ -93,9 +93,18 @@ def test_a_registered_release_is_fetched_checked_and_named(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("repository")
+def test_the_command_line_takes_a_registered_release(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--bundle", "models:/gender@release", "--text", "good"]) == 0
+    assert [json.loads(capfd.readouterr().out)] == Predictor.load(RELEASE).predict(["good"])
+
+
+@pytest.mark.usefixtures("repository")
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("models:/gender@champion", "a server takes releases"), ("models:/gender@x", "no alias 'x'")],
+    [
+        ("models:/gender@champion", "is a candidate, and no release"),
+        ("models:/gender@x", "no alias 'x'"),
+    ],
 )
 def test_what_is_no_registered_release_is_told_in_one_line(
     name: str, told: str, capfd: pytest.CaptureFixture[str]

@@ -52,6 +52,17 @@ def rows(**ms: float) -> list[dict[str, Any]]:
     ]
 
 
+def test_of_the_equally_fast_and_small_the_one_that_decides_most_alike_is_released() -> None:
+    for most, agreement in (("int8", 0.97), ("int8_7bit", 0.99)):
+        found = release.choose(
+            manifest(int8={"agreement": 0.98}, int8_7bit={"agreement": agreement}),
+            rows(int8=1.0, int8_7bit=1.04),
+            RULE,
+            "avx512_vnni",
+        )
+        assert found["variant"] == most
+
+
 def test_the_fastest_that_a_cpu_computes_exactly_is_released_for_it() -> None:
     found = release.choose(
         manifest(), rows(int8=1.0, int8_7bit=1.2, int8_openvino=3.0), RULE, "avx512_vnni"

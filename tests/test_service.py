@@ -92,7 +92,7 @@ def known(running: Running, path: str, content: object = None) -> tuple[int, dic
 def test_a_text_gets_the_published_answer_and_is_not_repeated(server: Running) -> None:
     status, headers, told = ask(server, "/predict", {"text": TEXTS[0]})
     assert (status, told["prediction"]) == (200, "yes")
-    assert told.keys() == {"prediction", "time_ms"}
+    assert told.keys() == {"prediction", "cut", "time_ms"}
     assert 0 <= told["time_ms"] < 10_000
     assert headers["cache-control"] == "no-store"
 
@@ -100,7 +100,7 @@ def test_a_text_gets_the_published_answer_and_is_not_repeated(server: Running) -
 def test_the_input_is_repeated_where_that_is_asked_for(guarded: Running) -> None:
     status, _, told = known(guarded, "/predict", {"text": TEXTS[1]})
     assert status == 200
-    assert {**told, "time_ms": 0} == {"input": TEXTS[1], "prediction": "no", "time_ms": 0}
+    assert {**told, "time_ms": 0} == {"input": TEXTS[1], "prediction": "no", "cut": False, "time_ms": 0}
 
 
 def test_command_line_http_batch_and_alone_say_the_same(
@@ -129,6 +129,10 @@ def test_a_batch_says_of_each_text_what_is_wrong_with_it(server: Running, guarde
     refused = known(guarded, "/predict", {"texts": texts})[2]["results"]
     assert [row["error"] for row in refused] == [None, "empty", "empty", "too_long"]
     assert refused[3]["scores"] == {}
+
+
+def test_a_single_text_that_is_cut_says_so(server: Running) -> None:
+    assert ask(server, "/predict", {"text": LONG})[2]["cut"] is True
 
 
 def test_a_single_text_that_can_not_be_judged_is_refused(server: Running, guarded: Running) -> None:

@@ -8,7 +8,6 @@ scores move with the last bits, which may turn a rounding: by less than 0.001 on
 """
 
 import math
-import os
 import sys
 import threading
 import time
@@ -164,14 +163,6 @@ def exact() -> bool:
     session = ort.InferenceSession(_PRODUCT, providers=["CPUExecutionProvider"])
     most, weights = np.full((1, 64), 255, dtype=np.uint8), np.full((64, 32), 127, dtype=np.int8)
     return bool((session.run(None, {"a": most, "b": weights})[0] == 64 * 255 * 127).all())
-
-
-def cores() -> int:
-    """How many this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

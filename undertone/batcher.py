@@ -106,11 +106,13 @@ class Batcher:
         """It scores what is asked: not before `start`, nor after `close` once all is answered."""
         return self._thread.is_alive()
 
-    def room(self) -> None:
-        """`Full` unless another request could be taken, however short: before it is read."""
+    def room(self, size: int = 0) -> None:
+        """`Full` unless a request whose body has `size` bytes can be taken, if they are all text: before
+        it is read, for in an overload what is read in vain takes the time of what is answered."""
         if self._closed or not self.alive:
             raise Closed
-        if self.requests >= self._queue or self._held >= self._queue_tokens:
+        least = max(1, min(size // _ENGLISH, self._part))
+        if self.requests >= self._queue or self._held + least > self._queue_tokens:
             raise Full(self._seconds())
 
     async def ask(self, texts: Sequence[str]) -> list[Row]:

@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,15 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compare.add_argument("--out", type=Path, metavar="PAGE", help="a .md file for the table")
     compare.set_defaults(run=_compare)
 
+    bundle = "a release bundle, or models:/NAME@ALIAS; by default models/release/<data.source>"
     predict = _command(commands, "predict", help="labels and scores for texts, from a release bundle")
     predict.add_argument(
         "--text",
         action="append",
         help="may be given several times; by default a line each of standard input",
     )
-    predict.add_argument(
-        "--bundle", type=Path, help="a release bundle; by default models/release/<data.source>"
-    )
+    predict.add_argument("--bundle", metavar="BUNDLE", help=bundle)
     predict.add_argument("--variant", help="another variant of the bundle than its own choice")
     predict.set_defaults(run=_predict)
 
@@ -108,11 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     score.add_argument(
         "--out", type=Path, required=True, help="a folder for the scores; a killed run goes on in it"
     )
-    score.add_argument(
-        "--bundle", type=Path, help="a release bundle; by default models/release/<data.source>"
-    )
+    score.add_argument("--bundle", metavar="BUNDLE", help=bundle)
     score.add_argument("--text", default="text", metavar="COLUMN", help="of texts; by default text")
     score.add_argument("--id", metavar="COLUMN", help="of ids; by default the file and the row's number")
+    score.add_argument("--sheet", metavar="NAME", help="of a workbook in which several hold something")
+    score.add_argument("--delimiter", metavar="C", help="of .csv; by default a comma, of .tsv a tab")
     score.add_argument("--engine", choices=["local", "ray"], default="local")
     score.add_argument("--address", help="of a Ray cluster; by default one on this machine, for as long")
     score.add_argument("--workers", type=int, help="cores here, or processes of a core each on Ray")
@@ -120,12 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     score.set_defaults(run=_score)
 
     serve = _command(commands, "serve", help="answer over HTTP, from a release bundle")
-    serve.add_argument(
-        "bundle",
-        nargs="?",
-        metavar="BUNDLE",
-        help="a release bundle, or models:/NAME@ALIAS; by default models/release/<data.source>",
-    )
+    serve.add_argument("bundle", nargs="?", metavar="BUNDLE", help=bundle)
     serve.add_argument("--host", default="127.0.0.1", help="by default %(default)s")
     serve.add_argument("--port", type=int, default=8000, help="by default %(default)s; 0: a free one")
     serve.add_argument("--fd", type=int, metavar="N", help="an open, listening socket instead")
@@ -375,12 +370,12 @@ def _compare(given: argparse.Namespace) -> None:
 def _predict(given: argparse.Namespace) -> None:
     from undertone.predictor import Predictor
 
-    predictor = Predictor.load(given.bundle or _own_bundle(), variant=given.variant)
     texts = given.text or _lines(sys.stdin.buffer.read())
     if not texts:
         raise Problem("no text given", remedy="Use --text, or standard input with a text a line.")
-    for one in predictor.predict(texts):
-        print(json.dumps(one, ensure_ascii=False))
+    with _bundle(given.bundle) as (folder, _):
+        for one in Predictor.load(folder, variant=given.variant).predict(texts):
+            print(json.dumps(one, ensure_ascii=False))
 
 
 def _lines(given: bytes) -> list[str]:
@@ -397,10 +392,9 @@ def _lines(given: bytes) -> list[str]:
 def _score(given: argparse.Namespace) -> None:
     from undertone import scoring
 
-    sizes = {"--workers": given.workers, "--rows-per-part": given.rows_per_part}
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise Problem(f"{name} is {size}, must be above 0")
+    _above_0({"--workers": given.workers, "--rows-per-part": given.rows_per_part})
+    if given.delimiter is not None and len(given.delimiter) != 1:
+        raise Problem("--delimiter is not one character", remedy="A tab is typed as $'\\t'.")
     if given.engine == "ray":
         from undertone import cluster
 
@@ -409,23 +403,30 @@ def _score(given: argparse.Namespace) -> None:
         raise Problem("--address needs --engine ray")
     else:
         engine, threads = scoring.local, given.workers
-    print(
-        scoring.score(
-            given.inputs,
-            given.out,
-            given.bundle or _own_bundle(),
-            engine,
-            text=given.text,
-            id_=given.id,
-            rows_per_part=given.rows_per_part or scoring.ROWS_PER_PART,
-            threads=threads,
+    with _bundle(given.bundle) as (folder, _):
+        print(
+            scoring.score(
+                given.inputs,
+                given.out,
+                folder,
+                engine,
+                text=given.text,
+                id_=given.id,
+                sheet=given.sheet,
+                delimiter=given.delimiter,
+                rows_per_part=given.rows_per_part or scoring.ROWS_PER_PART,
+                threads=threads,
+            )
         )
-    )
+
+
+def _above_0(given: dict[str, int | None]) -> None:
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise Problem(f"{name} is {value}, must be above 0")
 
 
 def _serve(given: argparse.Namespace) -> None:
-    import tempfile
-
     try:
         from undertone import serving
         from undertone.service import Service
@@ -439,6 +440,7 @@ def _serve(given: argparse.Namespace) -> None:
         if (isinstance(limit, int) and limit < 1) or not limit >= 0:
             least = "must be above 0" if isinstance(limit, int) else "must not be below 0"
             raise Problem(f"is {limit}, {least}", where=f"--{name.replace('_', '-')}")
+    _above_0({"--threads": given.threads})
     token = os.environ.get("UNDERTONE_TOKEN")
     if token is not None and not (token := token.strip()):  # a file's last line has an end
         raise Problem("is empty", where="UNDERTONE_TOKEN", remedy="Unset it, or give it a value.")
@@ -447,21 +449,28 @@ def _serve(given: argparse.Namespace) -> None:
         listening = serving.handed(given.fd, guarded=guarded)
     else:
         listening = serving.bound(given.host, given.port, guarded=guarded)
-    with tempfile.TemporaryDirectory(prefix="undertone-") as beside:
-        folder, version = Path(given.bundle or _own_bundle()), ""
-        if given.bundle and given.bundle.startswith("models:/"):
-            from undertone import fetch
-
-            folder, version = fetch.fetched(given.bundle, Path(beside))
+    with _bundle(given.bundle) as (folder, version):
         predictor = Predictor.load(folder, variant=given.variant, threads=given.threads, long=given.long)
         service = Service(predictor, limits, echo=given.echo, token=token, version=version)
         serving.run(service, listening)
 
 
-def _own_bundle() -> Path:
-    from undertone.params import read_params
+@contextmanager
+def _bundle(named: str | None) -> Iterator[tuple[Path, str]]:
+    """A bundle's folder, and the registry's version if it came from there; by default the own one."""
+    if named is None:
+        from undertone.params import read_params
 
-    return Path("models/release") / read_params().data.source
+        yield Path("models/release") / read_params().data.source, ""
+    elif named.startswith("models:/"):
+        import tempfile
+
+        from undertone import fetch
+
+        with tempfile.TemporaryDirectory(prefix="undertone-") as beside:
+            yield fetch.fetched(named, Path(beside))
+    else:
+        yield Path(named), ""
 
 
 def _verify_split(given: argparse.Namespace) -> int:

@@ -34,7 +34,7 @@ def _main(name: str, folder: str) -> int:
         version = registry.find(name)
         if version.tags["role"] != "release":
             remedy = f"Write models:/{version.model}@release."
-            raise Problem("is a candidate, and a server takes releases", where=name, remedy=remedy)
+            raise Problem("is a candidate, and no release", where=name, remedy=remedy)
         print(registry.copy(version, Path(folder)))
         print(f"{version.model}/{version.number}")
     except Problem as problem:

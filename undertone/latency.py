@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from undertone import cores
+
 ROUNDS, WARM_UP = 3, 2
 SETTLE = 0.05  # seconds until the last runner's threads sleep
 LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino", "tokenizers", "scikit-learn", "numpy")
@@ -134,12 +136,6 @@ def told(rows: Sequence[dict[str, Any]], model: str, judged: dict[str, Any] | No
     return f"{model} at batch 1: {times} ms (p50) for {lengths} tokens{outcome}"
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(usable(0)) if usable else os.cpu_count() or 1
-
-
 def set_threads(threads: int | None) -> None:
     """Let PyTorch and the BLAS libraries use `threads`; None leaves them their own choice."""
     if threads is None:
@@ -156,7 +152,7 @@ def machine(threads: int | None) -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": threads or cores(),
+        "threads": threads or cores.usable(),
         "gpu": _gpu(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

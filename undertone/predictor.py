@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from tokenizers import Tokenizer
 
-from undertone import backends
+from undertone import backends, cores
 from undertone.errors import Problem
 from undertone.files import sha256
 from undertone.labels import LabelSpace, Scores, activated, answered
@@ -62,7 +62,7 @@ class Predictor:
         self._backend = backend
         self._tokenizer = tokenizer
         self._prefix = str(manifest["prefix"])
-        self._long = long
+        self.long = long
 
     @classmethod
     def load(
@@ -92,7 +92,7 @@ class Predictor:
         tokenizer.no_padding()
         tokenizer.enable_truncation(manifest["max_length"])
         space = LabelSpace.load(folder / "labels.json")
-        threads = threads or backends.cores()
+        threads = threads or cores.usable()
         running = {
             name: backends.opened(one["backend"], folder / one["file"], threads=threads)
             for name, one in variants.items()
@@ -122,7 +122,7 @@ class Predictor:
             error: Error | None = None
             if not text:
                 error = "empty"
-            elif cut and self._long == "refuse":
+            elif cut and self.long == "refuse":
                 error = "too_long"
             found.append(Read(one.ids, cut, error))
         return found
@@ -148,7 +148,7 @@ class Predictor:
             {
                 "labels": [label for label, yes in zip(labels, flags, strict=True) if yes],
                 "scores": dict(zip(labels, row.tolist(), strict=True)) if valid else {},
-                "abstained": bool(withheld) or not valid,
+                "abstained": bool(withheld and valid),
                 "tokens": len(one.ids),
                 "cut": one.cut,
                 "error": one.error or (None if valid else "no_answer"),
@@ -209,7 +209,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise Problem(
             "no release bundle here",
             where=str(folder),
-            remedy="Run `dvc repro export`, or `dvc pull` it.",
+            remedy="Run `dvc repro release`, or `dvc pull` it.",
         )
     text = path.read_bytes().decode("utf-8", "replace")  # as it stands, line ends too
     try:

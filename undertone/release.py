@@ -24,11 +24,11 @@ def choose(
 
     `manifest`: of the exported bundle, with each variant's parity; `rows`: what `latency.measure` found
     on a machine of `family`. For it, the fastest variant that passes `rule`; as fast as that counts who
-    is within `NEAR` of it, and of these the smallest wins. For the other families this machine's times
-    decide among the variants that they can run. Where the winner needs another backend than onnxruntime,
-    the best for that stands behind it, for machines without the other. `variants`: each one's geometric
-    mean of the p50 at batch 1 over the lengths, and what became of it. `Problem` with the numbers where
-    none passes.
+    is within `NEAR` of it, and of these the smallest wins, then who agrees most. For the other
+    families this machine's times decide among the variants that they can run. Where the winner needs
+    another backend than onnxruntime, the best for that stands behind it, for machines without the other.
+    `variants`: each one's geometric mean of the p50 at batch 1 over the lengths, and what became of it.
+    `Problem` with the numbers where none passes.
     """
     variants = manifest["variants"]
     ms = {name: _ms(rows, f"onnx-{name}") for name, one in variants.items() if "parity" in one}
@@ -51,7 +51,7 @@ def choose(
         "family": family,
         "variant": runs[family][0],
         "runs": runs,
-        "rule": rule.model_dump(mode="json"),
+        "rule": {**rule.model_dump(mode="json"), "near": NEAR, "alone": ALONE},
         "variants": {
             name: {
                 "ms": round(ms[name], 3) if name in ms else None,
@@ -94,7 +94,7 @@ def told(chosen: Mapping[str, Any]) -> str:
 def _best(names: Sequence[str], ms: Mapping[str, float], variants: Mapping[str, Any]) -> str:
     fastest = min(ms[name] for name in names)
     near = [name for name in names if ms[name] <= fastest * NEAR]
-    return min(near, key=lambda name: int(variants[name]["bytes"]))
+    return min(near, key=lambda name: (variants[name]["bytes"], -variants[name]["parity"]["agreement"]))
 
 
 def _ms(rows: Sequence[Mapping[str, Any]], model: str) -> float:

@@ -777,8 +777,9 @@ def _variants(candidate: str, released: Mapping[str, Any]) -> str:
         f"{candidate}, each variant against PyTorch on validation. Released for each kind of CPU (here "
         f"{released['family']}): the fastest that it can run of those that lose at most "
         f"{rule['max_drop']:g} macro-F1, are not shown to be worse, and decide at least "
-        f"{rule['min_agreement']:.0%} alike. ms: one text at a time, geometric mean over the lengths. "
-        "Alone or not: how far a score moves with the texts beside it."
+        f"{rule['min_agreement']:.0%} alike; within {rule['near'] - 1:.0%} of it the smallest, then who "
+        "decides most alike. ms: one text at a time, geometric mean over the lengths. Alone or not: how"
+        f" far a score moves with the texts beside it, at most {rule['alone']:g}."
     )
     return f"{told}\n\n{_table(head, lines)}"
 

@@ -49,7 +49,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A file with its columns; `name` is what people are told, `stamp` its size and time of change."""
+    """A file with its columns; `name` is what people are told, `stamp` its size and time of change.
+
+    `sheet`: of a workbook, by default the only one that holds anything. `delimiter`: of a file of
+    delimited text, by default what its name says.
+    """
 
     path: Path
     name: str
@@ -57,13 +61,29 @@ class Table:
     text: str
     id: str | None
     stamp: tuple[int, int]
+    sheet: str | None
+    delimiter: str | None
 
     @classmethod
-    def of(cls, path: Path, name: str, text: str, id_: str | None) -> "Table":
-        """`Problem` where the file is nothing that can be read."""
+    def of(
+        cls,
+        path: Path,
+        name: str,
+        text: str,
+        id_: str | None,
+        *,
+        sheet: str | None = None,
+        delimiter: str | None = None,
+    ) -> "Table":
+        """`Problem` where the file is nothing that can be read, or has no such parts."""
         if not path.is_file():
             raise Problem("no such file", where=str(path))
-        return cls(path.absolute(), name, _kind(path, name), text, id_, _stamp(path))
+        kind = _kind(path, name)
+        if sheet is not None and kind not in ("xlsx", "xls", "ods"):
+            raise Problem("has no sheets", where=name, remedy="Leave out --sheet.")
+        if delimiter is not None and kind != "text":
+            raise Problem("has no delimiter", where=name, remedy="Leave out --delimiter.")
+        return cls(path.absolute(), name, kind, text, id_, _stamp(path), sheet, delimiter)
 
     @property
     def wanted(self) -> Wanted:
@@ -155,7 +175,7 @@ class _Lines:
 def _records(lines: _Lines, table: Table) -> Iterator[list[str]]:
     """RFC 4180; asks for no line before it is needed, so that `lines.at` is where the next begins."""
     csv.field_size_limit(plain.MAX_FIELD)
-    delimiter = "\t" if table.path.suffix.lower() in (".tsv", ".tab") else ","
+    delimiter = table.delimiter or ("\t" if table.path.suffix.lower() in (".tsv", ".tab") else ",")
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         yield from reader
@@ -171,6 +191,9 @@ def _delimited(table: Table, at: int, first: int) -> Iterator[Row]:
     with table.path.open("rb") as file:
         lines = _Lines(file, table.name)
         names = next(_records(lines, table), [])
+        if len(names) == 1 and table.text not in names and (other := _delimiter(names[0])):
+            what = f"its header has no '{table.delimiter or ','}', but has '{other}'"
+            raise Problem(what, where=table.name, remedy=f"Set --delimiter '{other}'.")
         places = table.wanted.among(names, Place(table.name))
         if at:
             lines = _Lines(file, table.name, at)
@@ -183,6 +206,10 @@ def _delimited(table: Table, at: int, first: int) -> Iterator[Row]:
             else:
                 yield _row(start, number, [fields[place] for place in places])
             start = lines.at
+
+
+def _delimiter(header: str) -> str | None:
+    return next((one for one in (";", "\t", "|", ",") if one in header), None)
 
 
 def _jsonl(table: Table, at: int, first: int) -> Iterator[Row]:
@@ -258,7 +285,8 @@ def _unreadable(table: Table, error: Exception) -> Problem:
 
 @lru_cache(maxsize=1)  # each part of it asks for it again
 def _sheet(table: Table) -> list[Row]:
-    source = Source(files=[glob.escape(table.path.name)], text=table.text)
+    sheets = None if table.sheet is None else [table.sheet]
+    source = Source(files=[glob.escape(table.path.name)], text=table.text, sheets=sheets)
     raw = read_files(table.path.parent, source, table.wanted, "")
     bad = {(one.row, one.column): one.reason for one in raw.bad}
     texts = raw.cells[f"cell.{table.text}"]

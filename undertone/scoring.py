@@ -35,6 +35,12 @@ MANIFEST = "_manifest.json"  # what became of every row; there after the last
 CHUNK = 2048  # texts at a time
 ROWS_PER_PART = 20_000
 _ANEW = "Name another folder, or remove this one."
+_SAME = {  # of a plan: what a run that goes on must have in common with the one before
+    "bundle": "bundle",
+    "files": "set of inputs",
+    **{name: f"--{name.replace('_', '-')}" for name in ("text", "id", "sheet", "delimiter")},
+    "rows_per_part": "--rows-per-part",
+}
 _COLUMNS = ("id", "file", "row", "labels", "abstained", "cut", "error", "model")
 
 
@@ -84,18 +90,21 @@ def score(
     *,
     text: str = "text",
     id_: str | None = None,
+    sheet: str | None = None,
+    delimiter: str | None = None,
     rows_per_part: int = ROWS_PER_PART,
     threads: int | None = None,
 ) -> str:
     """Write `part-00000.parquet` and so on, and MANIFEST; parts that are there already stay.
 
-    `inputs`: files or patterns. `text` and `id_` name columns. `threads`: of this process's own
+    `inputs`: files or patterns. `text` and `id_` name columns, `sheet` and `delimiter` are those of
+    `rows.Table`. `threads`: of this process's own
     predictor, by default all cores. Returns the line to show. `Problem` where `out` holds anything but
     the beginning of the same work.
     """
     if id_ == text:
         raise Problem("--id names the column of texts", remedy="A text never goes to the output.")
-    tables = tables_of(inputs, text, id_, out)
+    tables = tables_of(inputs, text, id_, out, sheet=sheet, delimiter=delimiter)
     manifest = read_manifest(bundle)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -196,7 +205,7 @@ def _scored(
             table.name,
             row.number,
             ";".join(one["labels"]) if good else None,
-            one["abstained"] if good else True,
+            one["abstained"] if good else False,
             one["cut"] if good else False,
             one["error"],
             model,
@@ -217,7 +226,15 @@ def _opened(bundle: Path, begun: str | None, threads: int | None) -> Predictor:
     return predictor
 
 
-def tables_of(inputs: Sequence[str], text: str, id_: str | None, out: Path) -> tuple[Table, ...]:
+def tables_of(
+    inputs: Sequence[str],
+    text: str,
+    id_: str | None,
+    out: Path,
+    *,
+    sheet: str | None = None,
+    delimiter: str | None = None,
+) -> tuple[Table, ...]:
     """The files, in the order given, of a pattern sorted and without those in `out`; each once, by
     whatever names. `Problem` unless all are of one kind and, where a file has its columns' names in
     one place (CSV, TSV, parquet), have the same columns."""
@@ -227,7 +244,10 @@ def tables_of(inputs: Sequence[str], text: str, id_: str | None, out: Path) -> t
             found.setdefault(path.resolve(), path.absolute())
     paths = list(found.values())
     common = Path(os.path.commonpath([path.parent for path in paths]))
-    tables = [Table.of(path, path.relative_to(common).as_posix(), text, id_) for path in paths]
+    tables = [
+        Table.of(path, path.relative_to(common).as_posix(), text, id_, sheet=sheet, delimiter=delimiter)
+        for path in paths
+    ]
     first, *others = tables
     columns = rows.header(first)
     for other in others:
@@ -297,6 +317,8 @@ def planned(tables: Sequence[Table], out: Path, rows_per_part: int) -> tuple[lis
     return parts, {
         "text": tables[0].text,
         "id": tables[0].id,
+        "sheet": tables[0].sheet,
+        "delimiter": tables[0].delimiter,
         "rows_per_part": rows_per_part,
         "rows": sum(part.rows for part in parts),
         "ids": ids if tables[0].id else None,
@@ -376,18 +398,16 @@ def _begun(out: Path) -> dict[str, Any] | None:
 
 
 def _same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:
-    differs = [name for name in plan if json.loads(json.dumps(plan[name])) != begun.get(name)]
-    reasons = [
-        what
-        for names, what in (
-            (("bundle",), "another bundle"),
-            (("text", "id", "rows_per_part"), "other options"),
-            (("files",), "other inputs"),
-        )
-        if set(names) & set(differs)
-    ]
+    one, other = (_comparable(content) for content in (begun, plan))
+    reasons = [f"another {what}" for name, what in _SAME.items() if one.get(name) != other[name]]
     if reasons:
         raise Problem(f"was begun with {' and '.join(reasons)}", where=str(out), remedy=_ANEW)
+
+
+def _comparable(plan: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it; which parts a file has is told by other options."""
+    content: dict[str, Any] = json.loads(json.dumps(plan))
+    return {**content, "files": [{**one, "parts": None} for one in content["files"]]}
 
 
 def _refuse_strangers(parts: Sequence[Part], out: Path) -> None:
@@ -462,8 +482,7 @@ def accounts(plan: dict[str, Any], work: Work, parts: Sequence[Part]) -> dict[st
                 "rows": part.rows,
                 "scored": scored,
                 "errors": dict(sorted(kinds.items())),
-                # of the rows that were scored
-                "abstained": table["abstained"].to_pylist().count(True) - (part.rows - scored),
+                "abstained": table["abstained"].to_pylist().count(True),
                 "cut": table["cut"].to_pylist().count(True),
                 "sha256": sha256(path),
             }

@@ -12,7 +12,7 @@ import re
 import time
 import traceback
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from http import HTTPStatus
@@ -156,7 +156,7 @@ class Service:
             return Refused("unknown_path")
         if path == "/predict" and scope["method"] == "POST":
             try:
-                self.batcher.room()
+                self.batcher.room(declared(scope["headers"]))
             except Full as full:
                 return Refused("busy", Retry_After=str(full.seconds))
             except Closed:
@@ -214,17 +214,19 @@ class Service:
             "/predict",
             summary="Labels and scores of a text, or of several",
             openapi_extra={"requestBody": asked},
-            responses=_answers(schemas["answer"], 400, *guarded, 413, 415, 422, 429, 500, 503),
+            responses=_answers(schemas["answer"], 400, *guarded, 408, 413, 415, 422, 429, 431, 500, 503),
         )
         async def predict(request: Request) -> Response:
             return await self._predict(request)
 
+        @app.head("/livez", include_in_schema=False)
         @app.get("/livez", summary="Whether it runs, and scores", responses=_answers(state, 500))
         async def livez() -> Response:
             if not self.batcher.alive and not self.stopping:
                 raise Refused("failed")
             return _json({"status": "alive"})
 
+        @app.head("/readyz", include_in_schema=False)
         @app.get("/readyz", summary="Whether to send it requests", responses=_answers(state, 503))
         async def readyz() -> Response:
             if self.stopping:
@@ -296,7 +298,7 @@ class Service:
         if prediction is not None and not self.space.many:
             (prediction,) = prediction
         echoed = {"input": texts[0]} if self._echo else {}
-        return _json({**echoed, "prediction": prediction, "time_ms": taken})
+        return _json({**echoed, "prediction": prediction, "cut": row["cut"], "time_ms": taken})
 
     def info(self) -> dict[str, Any]:
         """What runs here, and what it takes."""
@@ -317,14 +319,22 @@ class Service:
             "thresholds": dict(zip(self.space.labels, self.space.thresholds, strict=True)),
             "abstain": self.space.abstain,
             "tokens": self._predictor.max_length,
+            "long": self._predictor.long,
             "limits": self.limits._asdict(),
         }
 
 
+def declared(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The bytes that a body is said to have; 0 where nothing is said."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:18])
+    return 0
+
+
 async def read(request: Request, limit: int) -> bytearray:
     """The body; `Refused` before more than `limit` bytes of it are kept."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+    if declared(request.scope["headers"]) > limit:
         raise Refused("too_large")
     body = bytearray()
     async for part in request.stream():
@@ -433,6 +443,7 @@ def _schemas(space: LabelSpace, limits: Limits, *, echo: bool) -> dict[str, dict
     single = _object(
         **({"input": text} if echo else {}),
         prediction={"anyOf": [one, {"type": "null", "description": "it abstained"}]},
+        cut={"type": "boolean", "description": "the model saw only its beginning"},
         time_ms=milliseconds,
     )
     texts = {"type": "array", "items": text, "minItems": 1, "maxItems": limits.texts}

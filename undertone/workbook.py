@@ -38,7 +38,8 @@ class Raw:
 
 
 def read_files(folder: Path, source: Source, wanted: Wanted, setting: str) -> Raw:
-    """The wanted columns of the source's files in `folder`; `setting` is the source's params key."""
+    """The wanted columns of the source's files in `folder`; `setting` is the source's params key, empty
+    for what the command line names."""
     grids: list[Grid] = []
     notes: list[str] = []
     for path in files_of(folder, source.files, setting):
@@ -107,11 +108,12 @@ def _read(
         return [plain.read_delimited(path, where, wanted, source.encoding, delimiter)], []
     book = Workbook(path, where) if kind == "xlsx" else _Foreign(path, where)
     with book:
-        return _sheets(book, where, source, wanted, setting)
+        remedy = f"Set {setting}.sheets to the names of those to read, or to `all`."
+        return _sheets(book, where, source, wanted, remedy if setting else "Name one with --sheet.")
 
 
 def _sheets(
-    book: "Workbook | _Foreign", where: str, source: Source, wanted: Wanted, setting: str
+    book: "Workbook | _Foreign", where: str, source: Source, wanted: Wanted, remedy: str
 ) -> tuple[list[Grid], list[str]]:
     if isinstance(source.sheets, list):
         names = source.sheets
@@ -120,7 +122,7 @@ def _sheets(
             raise Problem(
                 f"no sheet '{missing[0]}'; it has {', '.join(book.sheets)}",
                 where=where,
-                remedy=f"Set {setting}.sheets.",
+                remedy=remedy,
             )
     else:
         names = list(book.sheets)
@@ -130,7 +132,7 @@ def _sheets(
             raise Problem(
                 f"several sheets: {', '.join(names)}",
                 where=where,
-                remedy=f"Set {setting}.sheets to the names of those to read, or to `all`.",
+                remedy=remedy,
             )
     if not names:
         raise Problem("a workbook without a sheet", where=where)

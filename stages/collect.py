@@ -30,7 +30,7 @@ def main(
     with whole(out) as folder:
         collect.write(found, requests, table, book, params.collect, folder)
     write_json(counts, {"voters": found.counts, "unknown_ids": found.unknown})
-    rows = collect.rows(found, table) if voters else Ledger("collect", len(table), len(table))
+    rows = collect.rows(found.votes) if voters else Ledger("collect", len(table), len(table))
     rows.save(ledger)
     told = [collect.told(found.counts, found.unknown), collect.again(out)] if voters else ["no voters"]
     return "\n".join([f"{rows.rows_in:,} rows → {rows.rows_out:,}", *filter(None, told)])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from undertone import silver, stage, tables
+from undertone import review, silver, stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import whole
 from undertone.params import Params
@@ -15,15 +15,19 @@ def main(
     codebook: Path,
     comments: Path,
     fused: Path,
+    reviewed: Path,
     out: Path,
     labels: Path,
     ledger: Path,
 ) -> str:
     book = read_codebook(codebook)
     given = tables.read(fused) if params.answer[source] != "none" else None
-    table, counts = silver.labelled(
-        tables.read(comments, ("id", "text")), given, book, params.data.scheme
+    people = review.merged(
+        tables.read(comments, ("id", "text")),
+        tables.read(reviewed),
+        book.asked(params.data.scheme).space,
     )
+    table, counts = silver.labelled(people, given, book, params.data.scheme)
     space = book.learnt(params.data.scheme).space
     tables.write(table, out, ("id", "text", "repeat"))
     with whole(labels) as beside:

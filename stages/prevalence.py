@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from undertone import models, prevalence, silver, stage, tables
+from undertone import compose, models, prevalence, review, silver, stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import read_json, write_json
 from undertone.params import Params
@@ -16,22 +16,32 @@ def main(
     source: str,
     codebook: Path,
     comments: Path,
+    reviewed: Path,
     split: Path,
     selection: Path,
     trained: Path,
+    training: Path,
     out: Path,
 ) -> str:
     book = read_codebook(codebook)
     space = book.learnt(params.data.scheme).space
     given = tables.read(comments, ("id", "text", "group"))
+    column = params.prevalence.inclusion.get(source)
+    drawn = prevalence.probabilities(given, column) if column else None
+    asked = book.asked(params.data.scheme).space
+    given = review.merged(given, tables.read(reviewed), asked, drawn=drawn)
     table, _ = silver.labelled(given, None, book, params.data.scheme)
     if np.isnan(tables.judged(table, "gold", space)).any(axis=1).all():
         write_json(out, {})
         return "no row is labelled by hand, so nothing is corrected"
     judge = read_json(selection)[params.prevalence.judge]
     model = models.load(trained / judge)
-    column = params.prevalence.inclusion.get(source)
-    drawn = prevalence.probabilities(table, column) if column else None
+    learnt = tables.read(training / f"{judge}.parquet", ("id", "origin"))
+    taught = ["train", "validation"] if params.answer[source] == "none" else []
+    if not learnt["origin"].isin([compose.SILVER, compose.TABLE]).all():
+        taught = taught or ["train"]  # people's labels chose what the others are; voters had validation
+    if "inclusion" in table:
+        drawn = table["inclusion"].to_numpy(np.float64)
     try:
         whole = prevalence.corpus(
             table,
@@ -39,7 +49,7 @@ def main(
             space,
             model.space,
             params.split,
-            taught=params.answer[source] == "none",
+            taught=taught,
         )
         rows = table.iloc[whole.rows]
         found = prevalence.prevalence(

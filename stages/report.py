@@ -18,6 +18,7 @@ def main(
     collected: Path,
     fused: Path,
     split: Path,
+    generated: Path,
     evaluated: Path,
     comparisons: Path,
     curves: Path,
@@ -25,13 +26,18 @@ def main(
     selection: Path,
     cost: Path,
     prevalence: Path,
+    reviewed: Path,
     release: Path,
     latency: Path,
     released: Path,
+    mixes: Path,
+    pseudo: Path,
     pictures: Path,
     out: Path,
     page: Path,
 ) -> str:
+    figures = read_json(evaluated)
+    learnt = {name: mixes / f"{name}.json" for name in figures["test"]["label"]}
     results = report.Results(
         source=source,
         ledgers=chain(ledgers),
@@ -39,17 +45,22 @@ def main(
         collected=read_json(collected),
         fused=read_json(fused),
         split=read_json(split),
-        evaluated=read_json(evaluated),
+        evaluated=figures,
+        generated=read_json(generated),
         compared=read_json(comparisons),
         curves=read_json(curves),
         slices=read_json(slices),
         selection=read_json(selection),
         cost=read_json(cost),
         prevalence=read_json(prevalence),
+        reviewed=read_json(reviewed),
         manifest=read_json(release / "manifest.json"),
         latency=read_json(latency),
         released=read_json(released),
         price=params.bench.price,
+        # one that is no candidate any more has left its file behind
+        mixes={name: read_json(file) for name, file in learnt.items() if file.is_file()},
+        pseudo=read_json(pseudo),
     )
     before = json.loads(provenance.git("show", f"HEAD:./{evaluated.as_posix()}") or "{}")
     with whole(out) as beside:

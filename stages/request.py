@@ -9,11 +9,14 @@ from undertone.files import whole, write_json
 from undertone.ledger import Ledger
 from undertone.params import Params
 
+NOT_ASKED = "not asked"
+
 
 def main(
     params: Params, *, source: str, codebook: Path, comments: Path, out: Path, plan: Path, ledger: Path
 ) -> str:
-    table = tables.read(comments, ("id", "text"))
+    given = tables.read(comments, ("id", "text"))
+    table = request.chosen(given, params.request[source], seed=params.split.seed)
     asked = request.ballots(params.request[source], read_codebook(codebook).asked(params.data.scheme))
     plans = request.plan(table, asked, params.providers, params.prices, params.answer[source])
     sent = request.rendered(asked)
@@ -22,8 +25,8 @@ def main(
     with whole(out) as folder:
         request.write(table, asked, params.providers, plans, folder)
     write_json(plan, {"voters": [asdict(one) for one in plans], "rendered": sent})
-    Ledger("request", len(table), len(table)).save(ledger)
-    return f"{len(table):,} rows × {len(plans)} voters"
+    Ledger("request", len(given), len(table), {NOT_ASKED: len(given) - len(table)}).save(ledger)
+    return f"{len(table):,} of {len(given):,} rows × {len(plans)} voters"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Each candidate's complete recipe, so that a change re-trains only the candidates it concerns."""
 
+import shutil
 from pathlib import Path
 
 from undertone import code, stage
@@ -8,6 +9,7 @@ from undertone.files import whole, write_json
 from undertone.models import Recipe
 from undertone.params import Params
 
+PSEUDO = "pseudo"  # no candidate is called so
 COMMON = {Path("undertone/models/__init__.py")}  # what train depends on for every family
 
 
@@ -22,7 +24,13 @@ def main(params: Params, *, out: Path) -> str:
             write_json(folder / name / "base.json", {"base": settings.base})
             adapt = settings.adapt.model_dump() if settings.adapt else None
             write_json(folder / name / "adapt.json", {"adapt": adapt})
+            mix = params.mixes[settings.mix].model_dump()
+            write_json(folder / name / "mix.json", {"name": settings.mix, "weights": mix})
             Recipe(name, settings, code.digest({family, *reached})).save(folder / name / "recipe.json")
+        # what labels the pool, in a place of its own: another candidate's change is none of it
+        write_json(folder / PSEUDO / "candidates.json", {"candidates": params.pseudo.candidates})
+        for name in params.pseudo.candidates:
+            shutil.copytree(folder / name, folder / PSEUDO / name)
     return f"{len(candidates)} candidates: {', '.join(candidates)}"
 
 

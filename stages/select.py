@@ -26,6 +26,7 @@ def main(
         read_json(cost)["candidates"],
         exportable,
         params.select.metric,
+        {name: twin for name, twin in params.twins().items() if twin},
     )
     with whole(encoder) as folder:
         shutil.copytree(models / chosen["encoder"], folder)

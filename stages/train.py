@@ -8,7 +8,6 @@ from undertone import calibration, launcher, learning, models, stage, tables, tr
 from undertone.files import md5, read_json, remove, whole, write_json
 from undertone.labels import LabelSpace
 from undertone.params import Params, Trained
-from undertone.prompts import Instruction
 
 STATE = Path("models/.state")  # of trainings under way: private, and gone when they are done
 
@@ -31,14 +30,10 @@ def main(
     space = LabelSpace.load(labels)
     chosen = models.Recipe.load(recipe)
     own = chosen.settings
-    table = tables.read(comments, ("id", "text", "part"))
+    table = tables.read(comments, ("id", "text", "part", "weight"))
     train, validation = (models.examples(table, part, space) for part in ("train", "validation"))
     asked = read_json(instruction)
-    start = models.Start(
-        seed=params.seed,
-        base=(adapted if own.adapt else base) if own.base else None,
-        instruction=Instruction.from_json(asked) if asked else None,
-    )
+    start = models.Start.of(own, seed=params.seed, base=base, adapted=adapted, asked=asked)
     # what other code began is no beginning
     state = STATE / source / candidate / chosen.code
     learner = learning.Learner(own, space, start, params.calibrate, state)

@@ -34,6 +34,12 @@ def space(*, many: bool = False, abstain: float | None = None) -> LabelSpace:
     return made if abstain is None else LabelSpace(**{**vars(made), "abstain": abstain})
 
 
+MIXES = {
+    name: {"name": "own", "rows": {"table": {"rows": 120, "weight": 120.0}}}
+    for name in ("good", "fair", "mute")
+}
+
+
 def table(*, many: bool = False, rows: int = 360) -> pd.DataFrame:
     """Authors with two rows each; every third row also judged by hand, much as it is labelled."""
     rng = np.random.default_rng(0)
@@ -77,6 +83,20 @@ def judges(rows: pd.DataFrame, *, many: bool = False) -> Judges:
     }
 
 
+REVIEWED = {
+    "reviews": 1, "asked": 60, "unfilled": 1, "gone": 2, "reviewed": 57, "differing": 4, "settled": 3,
+    "undecided": 1, "gold": 56, "of_other_labels": 0,
+    "arms": {"low confidence": {"asked": 20, "reviewed": 20, "gold": 19},
+             "random": {"asked": 40, "reviewed": 37, "gold": 37}},
+    "agreement": {
+        "n": {"reviewer 1": 57, "reviewer 2": 56}, "alpha": {"value": 0.8, "low": 0.7, "high": 0.9},
+        "pairs": [{"between": ["reviewer 1", "reviewer 2"], "n": 56}
+                  | {figure: {"value": 0.9, "low": 0.8, "high": 0.95}
+                     for figure in ("raw", "kappa", "alpha")}],
+    },
+}  # fmt: skip
+
+
 def results(*, many: bool = False) -> report.Results:
     rows, own = table(many=many), space(many=many)
     asked = judges(rows, many=many)
@@ -112,6 +132,7 @@ def results(*, many: bool = False) -> report.Results:
             rare={"odd": 2},
             into=None,
         ),
+        generated={"asked": 0},
         evaluated=evaluated,
         compared=compared,
         curves=evaluation.curves(rows, asked, own, **drawn),
@@ -119,6 +140,7 @@ def results(*, many: bool = False) -> report.Results:
         selection=evaluation.select(evaluated, compared, costs, ["good"], "macro_f1"),
         cost={"words": 12, "candidates": costs},
         prevalence={"judge": "good", **shares},
+        reviewed=REVIEWED,
         manifest={"codebook": "moods", "candidate": "good", "variant": "int8"},
         latency={
             "machine": {
@@ -158,4 +180,6 @@ def results(*, many: bool = False) -> report.Results:
             },
         },
         price=Hourly(hour=0.36, currency="EUR"),
+        mixes=MIXES,
+        pseudo={},
     )  # fmt: skip

@@ -16,8 +16,9 @@ DVC = (sys.executable, "-m", "dvc")
 
 # What a source goes through before anything is learnt, and one family that learns in a second.
 STAGES = (
-    *("sample", "locate", "ingest", "clean", "request", "answer", "collect", "fuse", "label", "split"),
-    *("resolve", "bases", "adapt", "instruct", "train", "predict"),
+    *("sample", "locate", "ingest", "clean", "request", "answer", "collect", "fuse"),
+    *("review", "label", "split", "prompt", "generate", "augment", "pseudo"),
+    *("resolve", "bases", "adapt", "instruct", "compose", "train", "predict"),
 )
 
 

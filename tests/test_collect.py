@@ -213,7 +213,7 @@ def test_outcomes_add_up_whatever_comes(answers: list[tuple[int, str | None]]) -
     labels = collected.votes[["kind", "cold"]]
     assert (labels.notna().all(axis=1) == valid).all()
     assert (labels[valid].sum(axis=1) == 1).all()
-    assert collect.rows(collected, asked).rows_out == counts["ok"]
+    assert collect.rows(collected.votes).rows_out == counts["ok"]
 
 
 def test_the_three_tables_and_the_retry_hold_what_they_say(tmp_path: Path, asked: pd.DataFrame) -> None:
@@ -255,4 +255,4 @@ def test_the_three_tables_and_the_retry_hold_what_they_say(tmp_path: Path, asked
         for line in path.read_bytes().splitlines()
     ]
     assert retried == [sent[one] for one in others]
-    assert collect.rows(found, table) == Ledger("collect", 4, 4, {"no valid answer": 0})
+    assert collect.rows(found.votes) == Ledger("collect", 4, 4, {"no valid answer": 0})

@@ -183,6 +183,28 @@ def test_a_row_has_the_experiments_figures_and_what_it_changed(
     assert notes[1:] == ["The workspace is as in HEAD."]
 
 
+def test_a_grid_of_mixes_is_a_table_by_gold_with_the_rows_of_each(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixes = repository.folder / "reports/standin/mixes"
+    for day, (weight, rows) in enumerate((("0.25", 400), ("0.5", 400), ("0", 0)), start=3):
+        path = repository.folder / "params.yaml"
+        path.write_text(f"{PARAMS}mixes:\n  wide:\n    pseudo: {weight}\n", "utf-8")
+        mixes.mkdir(exist_ok=True)
+        learnt = {"silver": {"rows": 4000, "weight": 4000.0}, "pseudo": {"rows": rows, "weight": 9.0}}
+        (mixes / "lora.json").write_text(json.dumps({"name": "wide", "rows": learnt}), "utf-8")
+        repository.result(bert=BERT, lora=figures(right=70 + day))
+        repository.experiment(f"pseudo-{weight}", day=day)
+    lines, _ = compared(capsys, "--candidate", "lora", "--reference", "gold")
+    shown = [(one["experiment"], one["training rows"], one["params"]) for one in lines]
+    assert shown[-3:] == [
+        ("pseudo-0.25", "4,400", 'mixes={"wide": {"pseudo": 0.25}}'),
+        ("pseudo-0.5", "4,400", 'mixes={"wide": {"pseudo": 0.5}}'),
+        ("pseudo-0", "4,000", 'mixes={"wide": {"pseudo": 0}}'),
+    ]
+    assert shown[0] == ("HEAD", "4,056", "")  # from before there were mixes
+
+
 def test_the_workspace_is_a_row_where_it_is_like_no_other(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,43 @@ def test_what_is_submitted_is_recorded_with_its_ids_here_and_without_them_in_the
     assert "text" not in told
 
 
+def test_the_parents_in_a_request_are_recorded_one_by_one_and_apart_from_what_voters_read(
+    place: Path,
+) -> None:
+    own, generated = place / "sent.json", place / "sent_generate.json"
+    made = comments(2).assign(id=["r1;r2", "r1;r3"])
+    with FaultyServer() as server:
+        submitted(place, server)
+        before = own.read_bytes()
+        provider = AWAY.model_copy(
+            update={"url": server.url, "key": "AWAY_KEY", "may_read": ["private"]}
+        )
+        one = ballot("writer", model="m", provider="away")
+        plans = request.plan(made, [one], {"away": provider}, {}, "endpoint")
+        request.write(made, [one], {"away": provider}, plans, place / "prompts")
+        doors.from_endpoint(
+            "private",
+            place / "prompts",
+            {"writer": one.settings},
+            {"away": provider},
+            PATIENCE,
+            ["127.0.0.1"],
+            place / "before",
+            generated,
+            place / "out",
+            stage="generate",
+            joined=";",
+        )
+    record = (place / doors.STATE / doors.RECORD).read_bytes()
+    first, second = map(json.loads, record.splitlines())
+    assert (first["stage"], second["stage"]) == ("answer", "generate")
+    assert second["ids"] == ["r1", "r1", "r2", "r3"]
+    (entry,) = json.loads(generated.read_bytes())["sent"]
+    assert (entry["voter"], entry["requests"], entry["comments"]) == ("writer", 2, 3)
+    doors.summarise("private", own)
+    assert own.read_bytes() == before
+
+
 @pytest.mark.parametrize("cut", [b'{"source": "priv', b"\0\0\0\0"])
 def test_a_line_that_was_cut_off_before_anything_left_does_not_count(place: Path, cut: bytes) -> None:
     record, sent = place / doors.STATE / doors.RECORD, place / "sent.json"

@@ -362,3 +362,74 @@ def test_a_comparison_or_a_cost_that_is_missing_is_named() -> None:
         evaluation.select(figures, {"validation": {"label": []}}, COSTS, ["bert"], "macro_f1")
     with pytest.raises(Problem, match=r"^cost.json: no cost of bert"):
         evaluation.select(figures, found, {"e5": COSTS["e5"]}, ["bert"], "macro_f1")
+
+
+@pytest.mark.parametrize(
+    ("p", "difference", "better"), [(0.01, 0.2, True), (0.01, -0.2, False), (0.2, 0.2, False)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_mix_is_kept_only_where_it_is_shown_to_be_better_on_gold(
+    p: float, difference: float, better: bool, turned: bool
+) -> None:
+    values = {**VALUES, "wide": 0.99}
+    figures, found = leaderboard(values, pairs({}))
+    one = {
+        "between": ["bert", "wide"] if turned else ["wide", "bert"],
+        "metric": "macro_f1",
+        "difference": {"value": difference, "low": difference - 0.1, "high": difference + 0.15},
+        "p": p,
+        "n": 77,
+    }
+    if turned:
+        one["difference"] = {"value": -difference, "low": -difference - 0.15, "high": -difference + 0.1}
+    found["validation"]["gold"] = [one]
+    costs = {**COSTS, "wide": {"ms": 0.001, "bytes": 1}}
+    exportable = ["e5", "bert", "wide"]
+    made = evaluation.select(figures, found, costs, exportable, "macro_f1", {"wide": "bert"})
+    assert made["mixes"]["wide"]["kept"] is better
+    assert (made["champion"] == made["encoder"] == "wide") is better
+    assert "wide" not in made["why"] or better
+    told = made["mixes"]["wide"]["difference"]
+    assert [told[key] for key in ("value", "low", "high")] == pytest.approx(
+        [difference, difference - 0.1, difference + 0.15]
+    )
+
+
+def test_a_twin_that_people_s_labels_showed_to_be_worse_can_not_win_by_being_cheaper() -> None:
+    figures, found = leaderboard({**VALUES, "bert": 0.99, "wide": 0.99}, pairs({"bert wide": 0.9}))
+    difference = {"value": 0.08, "low": 0.03, "high": 0.13}
+    found["validation"]["gold"] = [
+        {
+            "between": ["wide", "bert"],
+            "metric": "macro_f1",
+            "difference": difference,
+            "p": 0.001,
+            "n": 77,
+        }
+    ]
+    costs = {**COSTS, "wide": {"ms": 50.0, "bytes": 1e9}}
+    made = evaluation.select(figures, found, costs, ["bert", "wide"], "macro_f1", {"wide": "bert"})
+    assert made["champion"] == made["encoder"] == "wide"
+
+
+def test_nothing_is_kept_where_people_labelled_nothing() -> None:
+    figures, found = leaderboard({**VALUES, "wide": 0.99}, pairs({}))
+    made = evaluation.select(figures, found, COSTS, ["e5", "bert"], "macro_f1", {"wide": "bert"})
+    assert made["mixes"]["wide"] == {
+        "twin": "bert", "difference": None, "p": None, "p_holm": None, "n": 0, "kept": False
+    }  # fmt: skip
+    assert made["champion"] != "wide"
+
+
+def test_the_more_mixes_are_tried_the_clearer_one_has_to_be() -> None:
+    def pair(name: str, p: float) -> dict[str, Any]:
+        difference = {"value": 0.1, "low": 0.0, "high": 0.2}
+        return {
+            "between": [name, "bert"], "metric": "macro_f1", "difference": difference, "p": p, "n": 9
+        }  # fmt: skip
+
+    compared = {"validation": {"gold": [pair("one", 0.03), pair("other", 0.04)]}}
+    assert evaluation.kept(compared, {"one": "bert"}, "macro_f1")["one"]["kept"]
+    both = evaluation.kept(compared, {"one": "bert", "other": "bert"}, "macro_f1")
+    assert [one["kept"] for one in both.values()] == [False, False]
+    assert both["one"]["p_holm"] == pytest.approx(0.06)

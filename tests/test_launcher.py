@@ -59,6 +59,7 @@ class Repository:
             table.insert(0, "id", [f"{part}{row}" for row in range(rows)])
             table.insert(1, "text", made.texts)
             table.insert(2, "part", part)
+            table.insert(3, "weight", 1.0)
             tables.append(table)
         pd.concat(tables).to_parquet(folder / "comments.parquet", index=False)
 

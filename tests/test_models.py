@@ -138,7 +138,7 @@ def test_a_family_that_says_it_can_be_exported_has_a_graph(
     assert isinstance(trained(family), Exportable) == FAMILIES[family].exportable
 
 
-@pytest.mark.parametrize("family", ["e5", "bert"])
+@pytest.mark.parametrize("family", ["e5", "bert", "setfit"])
 def test_more_tokens_than_the_base_has_positions_for_are_refused(family: str, folder: Path) -> None:
     settings = tiny.SETTINGS[family].model_copy(update={"max_length": 65})
     with pytest.raises(Problem, match="max_length is 65, but the base reads at most 64 tokens"):

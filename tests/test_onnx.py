@@ -21,7 +21,7 @@ from undertone.params import Calibrate
 from undertone.predictor import Predictor, read_manifest
 
 VALIDATION = tiny.examples(60, seed=1)
-EXPORTABLE = ["bert", "e5"]
+EXPORTABLE = ["bert", "e5", "setfit"]
 
 
 def parity(

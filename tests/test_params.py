@@ -31,7 +31,9 @@ def faults(folder: Path, *overrides: str) -> list[str]:
 def test_the_shipped_params_are_valid_and_run_on_the_standin() -> None:
     params = read_params(SHIPPED)
     assert params.data.source == "standin"
-    assert set(params.candidates()) == {"tfidf", "e5", "bert", "zeroshot", "lora"}
+    assert set(params.candidates()) == {
+        *("tfidf", "e5", "bert", "setfit", "zeroshot", "lora", "tfidf_wide"),
+    }
 
 
 def test_dvc_rewrites_the_shipped_file_without_a_change(tmp_path: Path) -> None:
@@ -70,6 +72,20 @@ def test_dvc_rewrites_the_shipped_file_without_a_change(tmp_path: Path) -> None:
             "evaluate.slices.standin=[meta.sorce]",
             "params.yaml: evaluate.slices.standin: meta.sorce is no column of ingest.standin.meta",
         ),
+        (
+            "generate.standin.accept.length=[0.9,0.1]",
+            "params.yaml: generate.standin.accept: length",
+        ),
+        (
+            "generate.standin.accept.forbidden=['(']",
+            "params.yaml: generate.standin.accept.forbidden.0",
+        ),
+        ("generate.standin.parents=0", "params.yaml: generate.standin.parents is 0, must be above 0"),
+        (
+            "generate.standin.provider=nobody",
+            "params.yaml: generate.standin.provider is 'nobody'",
+        ),
+        ("~generate.standin", "params.yaml: generate.standin is missing"),
         ("+evaluate.slices.stndin=[month]", "params.yaml: evaluate.slices.stndin: there is no such"),
         ("~bert.lr", "params.yaml: bert.lr is missing"),
         (
@@ -97,12 +113,78 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
 
 def test_a_base_that_read_every_comment_cannot_be_judged_by_folds(tmp_path: Path) -> None:
     folds = "split.folds={k: 5, repeats: 2}"
-    found = faults(tmp_path, folds)
+    found = faults(tmp_path, folds, "~models.tfidf_wide")
     assert [line.split(" adapts")[0] for line in found] == [
         f"params.yaml: models.{name}" for name in ("zeroshot", "lora")
     ]
-    read_params(overridden(tmp_path, folds, "fewshot.adapt=null", "lora.adapt=null"))
+    plain = ("fewshot.adapt=null", "lora.adapt=null", "~models.tfidf_wide")
+    read_params(overridden(tmp_path, folds, *plain))
     assert "need order: random" in faults(tmp_path, folds, "split.order=time")[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["+models.e5.mix=gone"], "models.e5: its mix is 'gone', must be one of own, wide"),
+        (["+models.bert.mix=wide"], "models.bert has no twin on the mix 'own', so nobody can say"),
+        (["+models.tfidf_wide.c=2.0"], "models.tfidf_wide has no twin on the mix 'own'"),
+        (["~mixes.own"], "mixes.own is missing, which candidates learn from that name no mix"),
+        (["mixes.wide.pseudo=-1"], "mixes.wide.pseudo is -1, must be at least 0"),
+        (["+mixes.wide.noise=often"], "mixes.wide.noise is 'often', must be 'none', 'drop' or 'weigh'"),
+        (["+mixes.none={pseudo: 1.0}"], "mixes.none: no row of the split weighs anything"),
+        (["pseudo.candidates=[tfidf,gpt]"], "pseudo.candidates: 'gpt' is no candidate"),
+        (["pseudo.candidates=[tfidf_wide]"], "pseudo.candidates: tfidf_wide would learn from rows"),
+        (["pseudo.candidates=[tfidf,tfidf]"], "pseudo.candidates: one stands twice"),
+        (["pseudo.threshold=0.3"], "pseudo.threshold is 0.3, must be at least 0.5"),
+        (["+request.private.rows=9"], "request.private.rows is set, but nobody is asked"),
+        (["+models.pseudo={family: tfidf}"], "models.pseudo: the name means something else"),
+        (
+            ["split.folds={k: 3, repeats: 1}", "fewshot.adapt=null", "lora.adapt=null"],
+            "models.tfidf_wide: its mix 'wide' is of the training part, and folds have others",
+        ),
+        (["+mixes.own.noise=drop"], "mixes.own adds or doubts rows, so that there is nothing to"),
+        (["+mixes.own.generated=1.0"], "mixes.own adds or doubts rows, so that there is nothing to"),
+        (
+            ["+models.other={family: fewshot, mix: wide}"],
+            "models.other: the family fewshot learns from no row, so a mix changes nothing",
+        ),
+        (
+            [
+                "+mixes.clean={silver: 1.0, noise: drop}",
+                "+models.other={family: tfidf, mix: clean}",
+                "pseudo.candidates=[other]",
+            ],
+            "pseudo.candidates: other would learn from rows that it labels, or doubts rows",
+        ),
+    ],
+)
+def test_what_mixes_and_ensembles_cannot_be_is_told(
+    overrides: list[str], told: str, tmp_path: Path
+) -> None:
+    (line,) = faults(tmp_path, *overrides)
+    assert line.startswith(f"params.yaml: {told}")
+
+
+def test_faults_of_several_mixes_are_told_at_once(tmp_path: Path) -> None:
+    found = faults(tmp_path, "+models.e5.mix=wide", "+models.bert.mix=gone", "pseudo.candidates=[x]")
+    assert len(found) == 3
+
+
+def test_a_twin_differs_in_its_mix_alone_however_it_is_written(tmp_path: Path) -> None:
+    shipped = read_params(SHIPPED)
+    assert shipped.twins() == {"tfidf_wide": "tfidf"}
+    c = shipped.tfidf.c
+    path = overridden(tmp_path, f"+models.tfidf_wide.c={c}", "+models.tfidf.mix=own")
+    assert read_params(path).twins() == {"tfidf_wide": "tfidf"}
+
+
+def test_a_mix_is_swept_as_any_parameter(tmp_path: Path) -> None:
+    given = {"params.yaml": ["mixes.wide.pseudo=0,0.25,0.5,1"]}
+    found = [
+        read_params(overridden(tmp_path, *one["params.yaml"])).mixes["wide"].pseudo
+        for one in get_hydra_sweeps(given)
+    ]
+    assert found == [0, 0.25, 0.5, 1]
 
 
 def test_a_candidate_is_three_lines_and_inherits_its_familys_section(tmp_path: Path) -> None:

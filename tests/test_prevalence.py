@@ -323,6 +323,9 @@ SPLIT = read_params().split
 PARTS = pd.DataFrame({"id": list("abcdefg"), "part": ["train"] * 4 + ["validation"] + ["test"] * 2})
 
 
+PEOPLE = ("train", "validation")  # what taught the model where the labels are people's
+
+
 def comments(labelled: Sequence[int], by_hand: Sequence[int]) -> pd.DataFrame:
     """Ten comments; labels of the rows `labelled`, gold of the rows `by_hand`."""
     table = pd.DataFrame({"id": list("abcdefghij")})
@@ -332,7 +335,7 @@ def comments(labelled: Sequence[int], by_hand: Sequence[int]) -> pd.DataFrame:
     return table
 
 
-def counted(table: pd.DataFrame, *, taught: bool, **changed: Any) -> prevalence.Corpus:
+def counted(table: pd.DataFrame, *, taught: Sequence[str], **changed: Any) -> prevalence.Corpus:
     settings = SPLIT.model_copy(update=changed)
     return prevalence.corpus(table, PARTS, space(2), space(2), settings, taught=taught)
 
@@ -342,7 +345,7 @@ def by_hand(found: prevalence.Corpus) -> list[int]:
 
 
 def test_where_voters_taught_the_model_every_row_counts() -> None:
-    found = counted(comments([], [0, 4, 9]), taught=False)
+    found = counted(comments([], [0, 4, 9]), taught=())
     np.testing.assert_array_equal(found.rows, np.arange(10))
     np.testing.assert_array_equal(found.weights, np.ones(10))
     assert by_hand(found) == [0, 4, 9]
@@ -350,35 +353,42 @@ def test_where_voters_taught_the_model_every_row_counts() -> None:
 
 def test_where_people_taught_it_the_test_part_stands_for_the_labelled_rows() -> None:
     # h is labelled, but was dropped by the split; i and j have no label
-    found = counted(comments(range(8), [0, 4, 5, 9]), taught=True)
+    found = counted(comments(range(8), [0, 4, 5, 9]), taught=PEOPLE)
     np.testing.assert_array_equal(found.rows, [5, 6, 8, 9])
     np.testing.assert_array_equal(found.weights, [4, 4, 1, 1])
     assert by_hand(found) == [5, 9]
 
 
+def test_where_voters_and_people_taught_it_validation_and_test_stand_for_training() -> None:
+    found = counted(comments([], [0, 4, 5, 9]), taught=("train",))
+    np.testing.assert_array_equal(found.rows, [4, 5, 6, 7, 8, 9])
+    np.testing.assert_allclose(found.weights, [7 / 3] * 3 + [1] * 3)
+    assert by_hand(found) == [4, 5, 9]
+
+
 def test_hand_labels_that_taught_the_model_are_refused() -> None:
     with pytest.raises(Problem, match="none of 2 hand-labelled rows is in the test part"):
-        counted(comments(range(8), [0, 4]), taught=True)
+        counted(comments(range(8), [0, 4]), taught=PEOPLE)
     with pytest.raises(Problem, match="no row is labelled by hand"):
-        counted(comments([], []), taught=False)
+        counted(comments([], []), taught=())
     with pytest.raises(Problem, match="the latest rows"):
-        counted(comments(range(8), [5]), taught=True, order="time")
-    assert len(counted(comments([], [5]), taught=False, order="time").rows) == 10
+        counted(comments(range(8), [5]), taught=PEOPLE, order="time")
+    assert len(counted(comments([], [5]), taught=(), order="time").rows) == 10
 
 
 def test_synthetic_rows_are_no_part_of_the_corpus() -> None:
     table = comments([], [0, 4]).assign(parent=["", "a", None, *[""] * 7])
-    np.testing.assert_array_equal(counted(table, taught=False).rows, [0, *range(2, 10)])
+    np.testing.assert_array_equal(counted(table, taught=()).rows, [0, *range(2, 10)])
 
 
 def test_rows_of_a_rare_label_stay_in_the_corpus() -> None:
     two, one = space(2), LabelSpace.of("c", ["l0", "other"])
     table = comments([], [0, 4])
     merge = SPLIT.model_copy(update={"rare": "merge", "merge_into": "other"})
-    merged = prevalence.corpus(table, PARTS, two, one, merge, taught=False)
+    merged = prevalence.corpus(table, PARTS, two, one, merge, taught=())
     np.testing.assert_array_equal(merged.gold[[0, 4]], [[0, 1], [0, 1]])
     drop = SPLIT.model_copy(update={"rare": "drop"})
-    dropped = prevalence.corpus(table, PARTS, two, LabelSpace.of("c", ["l0"]), drop, taught=False)
+    dropped = prevalence.corpus(table, PARTS, two, LabelSpace.of("c", ["l0"]), drop, taught=())
     np.testing.assert_array_equal(dropped.gold[[0, 4]], [[0], [0]])
     assert np.isnan(dropped.gold[1])
 
@@ -434,7 +444,10 @@ def staged(tmp_path: Path) -> dict[str, Any]:
     for at, label in enumerate(space.labels):
         table[f"gold.{label}"] = np.where(np.arange(300) % 3 == 0, truth[:, at], np.nan)
     tables.write(table, tmp_path / "clean.parquet")
+    tables.write(pd.DataFrame({"id": pd.Series(dtype="str")}), tmp_path / "reviewed.parquet")
     tables.write(table[["id"]][:200].assign(part="train"), tmp_path / "split.parquet")
+    training = table[["id"]][:200].assign(origin="silver")
+    tables.write(training, tmp_path / "training" / "tfidf.parquet")
     learnt = models.Examples(table["text"].tolist(), truth > 0)
     model = models.create(tiny.SETTINGS["tfidf"], space, models.Start(seed=0))
     model.fit(learnt, learnt, lambda *_: None, tmp_path / "state")
@@ -445,9 +458,11 @@ def staged(tmp_path: Path) -> dict[str, Any]:
         "source": "standin",
         "codebook": CODEBOOK,
         "comments": tmp_path / "clean.parquet",
+        "reviewed": tmp_path / "reviewed.parquet",
         "split": tmp_path / "split.parquet",
         "selection": tmp_path / "selection.json",
         "trained": tmp_path / "trained",
+        "training": tmp_path / "training",
         "out": tmp_path / "prevalence.json",
     }
 
@@ -473,8 +488,41 @@ def test_the_stage_scores_the_whole_corpus(staged: dict[str, Any]) -> None:
         stage(settings(inclusion={"standin": "keyword"}), **staged)
 
 
+def test_hand_labelled_rows_that_were_learnt_from_correct_nothing(staged: dict[str, Any]) -> None:
+    learnt = tables.read(staged["training"] / "tfidf.parquet").assign(origin="gold")
+    tables.write(learnt, staged["training"] / "tfidf.parquet")
+    parts = tables.read(staged["split"]).assign(
+        part=["train"] * 180 + ["validation"] * 10 + ["test"] * 10
+    )
+    tables.write(parts, staged["split"])
+    stage(settings(), **staged)
+    found = read_json(staged["out"])
+    assert (found["rows"], found["n"]) == (120, 40)  # validation, test, and what was never split
+
+
 def test_the_stage_corrects_nothing_without_hand_labels(staged: dict[str, Any]) -> None:
     table = tables.read(staged["comments"])
     tables.write(table[["id", "text", "group"]], staged["comments"])
     assert "nothing is corrected" in stage(settings(), **staged)
     assert read_json(staged["out"]) == {}
+
+
+def test_the_stage_weighs_reviewed_rows_by_their_inclusion(staged: dict[str, Any]) -> None:
+    stage(settings(), **staged)
+    before = read_json(staged["out"])
+    first = next(iter(before["labels"]))
+    labels = list(before["labels"])
+    # rows that a review chose for certain, all of the first label, though they were of any
+    table = pd.DataFrame({"id": [f"c{at}" for at in range(1, 300, 3)]})
+    table[[f"gold.{label}" for label in labels]] = np.eye(len(labels))[[0] * 100]
+    reviewed = table.assign(reviewers="anna", reviewed="2025-01-01", inclusion=1.0)
+    reviewed.attrs = {"others": 0.5}
+    tables.write(reviewed, staged["reviewed"])
+    stage(settings(), **staged)
+    after = read_json(staged["out"])
+    assert (before["n"], after["n"]) == (100, 200)
+    share = before["labels"][first]["by_hand"]["value"]
+    # 100 rows of 1 / 1, and those that came with gold, one in three, or by the review's other half
+    own = 100 / (1 - (1 - 1 / 3) * (1 - 0.5))
+    found = after["labels"][first]["by_hand"]["value"]
+    assert found == pytest.approx((100 + own * share) / (100 + own), abs=1e-5)

@@ -1,7 +1,9 @@
 """The page shows the numbers of the JSON files, and the README the stand-in's."""
 
+import dataclasses
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -148,6 +150,35 @@ def test_voters_are_shown_with_outcomes_agreement_and_what_people_think_of_them(
     assert "unknown ids: 2" in page
 
 
+def test_generated_texts_are_shown_by_label_and_reason_where_any_were_asked_for() -> None:
+    found = outcomes.results()
+    assert "generated" not in report.page(found)
+    rate = {"value": 0.5, "low": 0.25, "high": 0.75}
+    one = {
+        "asked": 4,
+        "accepted": 2,
+        "rate": rate,
+        "unread": {"missing": 0, "too_few": 1},
+        "rejected": {"another label": 1, "quotes a parent": 0},
+    }
+    both = {
+        **one,
+        "labels": {"calm": one, "wry": one},
+        "model": "m",
+        "parents": 7,
+        "requests": 3,
+        "judge": {"family": "tfidf", "validation_macro_f1": 0.5},
+    }
+    page = report.page(replace(found, generated=both))
+    assert "## augment: generated texts" in page
+    assert "| generated texts | calm | wry | all |" in page
+    assert "| another label | 1 | 1 | 1 |" in page
+    assert "| too few | 1 | 1 | 1 |" in page
+    assert "| of those asked | 0.500 [0.250, 0.750] |" in page
+    assert "quotes a parent" not in page
+    assert "a TF-IDF model of the training part, macro-F1 0.500 on validation" in page
+
+
 def with_a_silent_candidate(*, many: bool = False) -> dict:
     """What comes out where the better candidate gives no valid answer to every fifth text."""
     space = LabelSpace.of("c", ["a", "b"], many=many)
@@ -254,7 +285,9 @@ def test_every_section_links_to_files_and_stages_that_exist() -> None:
     assert len(stages) > 5
     here = Path(__file__).parents[1] / "reports" / "somewhere"
     assert all((here / link).resolve().is_file() for link in stages)
-    for name in ("evaluation", "comparisons", "slices", "split", "prevalence", "latency", "cost"):
+    for name in (
+        *("evaluation", "comparisons", "slices", "split", "prevalence", "review", "latency", "cost"),
+    ):
         assert f"{name}.json" in links
     for section in page.split("\n## ")[1:-1]:
         assert "\nFrom [" in section
@@ -370,16 +403,61 @@ def test_no_text_of_a_comment_is_on_a_page(whole: tuple[str, dict[str, str]]) ->
     assert outcomes.SECRET not in report.page(outcomes.results())
 
 
+def test_mixes_are_shown_with_what_they_are_worth_and_pseudo_labels_with_how_often_they_are_right() -> (
+    None
+):
+    found = outcomes.results()
+    mixes = evaluation.kept(found.compared, {"fair": "good", "mute": "good"}, "macro_f1")
+    rows = {"gold": {"rows": 40, "weight": 40.0}, "pseudo": {"rows": 412, "weight": 206.0}}
+    figure = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 30, "of": 50}
+    labels = {"calm": {"accepted": 400, "rejected": 9}, "wry": {"accepted": 12, "rejected": 1_000}}
+    shown = report.page(
+        dataclasses.replace(
+            found,
+            mixes={**outcomes.MIXES, "fair": {"name": "wide", "rows": rows}},
+            selection=found.selection | {"mixes": mixes},
+            pseudo={
+                "candidates": ["x", "y"], "combine": "mean", "threshold": 0.9, "pool": 2_000,
+                "left_out": {"near": 70}, "accepted": 412, "disagreed": 588, "in_doubt": 1_000,
+                "labels": labels, "accuracy": {"label": figure, "gold": None, "pool_gold": None},
+            },
+        )
+    )  # fmt: skip
+    (table,) = re.findall(r"## compose: mixes\n\n.*?\n\n(\|.*?)\n\n", shown, re.DOTALL)
+    head, lines = cells(table)
+    assert [line[:3] for line in lines] == [
+        ["good", "own", "table 120"],
+        ["fair", "wide", "gold 40, pseudo 412 × 0.5"],
+        ["mute", "own", "table 120"],
+    ]
+    gold = found.evaluated["validation"]["gold"]
+    assert head[3] == f"macro-F1, validation, gold (n={gold['majority']['n']:,})"
+    assert [line[3] for line in lines] == [
+        metrics.told(gold[name]["overall"]["macro_f1"]) for name in outcomes.MIXES
+    ]
+    assert [line[-1] for line in lines] == ["", "not kept", "not kept"]
+    assert lines[1][-3].startswith(f"{mixes['fair']['difference']['value']:+.3f} [")
+    assert (
+        "2,000 comments without a label (beside 70 that are too near validation or test): 412" in shown
+    )
+    assert "right in 0.900 [0.800, 0.950] of 30 accepted of 50 rows by validation's labels." in shown
+    assert "| wry | 12 | 1,000 |" in shown
+
+
 def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
     found, at, params = outcomes.results(), tmp_path / "reports", read_params()
     for name, content in {
         "asked": found.asked, "collected": {}, "fused": {}, "split": found.split,
-        "evaluated": found.evaluated, "comparisons": found.compared, "curves": found.curves,
+        "generated": found.generated, "evaluated": found.evaluated, "comparisons": found.compared,
+        "curves": found.curves,
         "slices": found.slices, "selection": found.selection, "cost": found.cost,
-        "prevalence": {}, "latency": found.latency, "released": found.released,
-        "release/manifest": found.manifest,
+        "prevalence": {}, "reviewed": found.reviewed, "latency": found.latency,
+        "released": found.released, "release/manifest": found.manifest,
     }.items():  # fmt: skip
         write_json(at / f"{name}.json", content)
+    for name, content in [*found.mixes.items(), ("gone", {"name": "own", "rows": {}})]:
+        write_json(at / "mixes" / f"{name}.json", content)
+    write_json(at / "pseudo.json", {})
     (at / "learning").mkdir()
     (at / "learning" / "good.json").write_text(json.dumps(outcomes.LEARNT), "utf-8")
     for stage in STAGES:
@@ -402,9 +480,13 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
         params,
         source="somewhere",
         ledgers=at / "rows",
-        **files("asked", "collected", "fused", "split", "evaluated", "comparisons", "curves"),
-        **files("slices", "selection", "cost", "prevalence", "latency", "released"),
+        **files(
+            "asked", "collected", "fused", "split", "generated", "evaluated", "comparisons", "curves"
+        ),
+        **files("slices", "selection", "cost", "prevalence", "reviewed", "latency", "released"),
         release=at / "release",
+        mixes=at / "mixes",
+        pseudo=at / "pseudo.json",
         pictures=at / "pictures",
         out=at / "report.md",
         page=at / "report.html",
@@ -414,6 +496,15 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
     assert "## prevalence" not in written
     shown = Page((at / "report.html").read_text("utf-8"))
     assert sorted(shown.captions + shown.folded) == sorted(said.values())
+
+
+def test_reviews_are_shown_with_their_counts_and_agreement_and_only_where_there_are_any() -> None:
+    found = outcomes.results()
+    (section,) = [one for one in report.page(found).split("\n## ") if one.startswith("review\n")]
+    assert "Of 60 rows asked about 57 are reviewed and 1 not yet; 2 are gone" in section
+    assert "| low confidence | 20 | 20 | 19 |" in section
+    assert "Krippendorff's alpha over all reviewers: 0.800 [0.700, 0.900]." in section
+    assert "\n## review\n" not in report.page(replace(found, reviewed={}))
 
 
 def test_names_are_escaped_in_html() -> None:

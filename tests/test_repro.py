@@ -38,9 +38,13 @@ SMALL = {
     "sample.rows": str(ROWS),
     "sample.gold": "100",
     "split.min_support": "3",
+    "request.private.rows": "400",
     "bert.epochs": "1",
     "bert.max_length": "32",
     "e5.max_length": "32",
+    "setfit.max_length": "32",
+    "setfit.shots": "8",
+    "setfit.pairs": "64",
     "lora.steps": "10",
     "lora.load": "full",
     "lora.adapt.epochs": "0.3",
@@ -67,6 +71,7 @@ OWN_LABELS = {
     },
     "request": {"voters": {}},
     "answer": "none",
+    "generate": None,
 }
 
 
@@ -177,13 +182,14 @@ def _made(tmp_path_factory: pytest.TempPathFactory, network: Nowhere | None) -> 
             params[section] |= {"private": params[section]["standin"], "standin": own}
         slices = params["evaluate"]["slices"]
         slices["private"] = slices.pop("standin")
+        params["review"]["simulated"] = {"private": 20}  # the stand-in's truth is its labels here
     book = read_codebook(folder / "codebooks/gender.yaml")
     rows = sample.rows(book, ROWS, 100, np.random.default_rng(1))
     raw = folder / "data/raw/private"
     raw.mkdir()
     sample.write_workbook(canaries.planted(rows), raw / "own.xlsx")
     base = tiny.base(tmp_path_factory.mktemp("tiny"))
-    small = {**SMALL, "bert.base": f"path:{base}", "e5.base": f"path:{base}"}
+    small = {**SMALL, **{f"{family}.base": f"path:{base}" for family in ("bert", "e5", "setfit")}}
     small |= {f"{family}.base": "scratch:1x32" for family in ("fewshot", "lora")}
     changes = [f"{key}={value}" for key, value in small.items()]
     apply_overrides(folder / "params.yaml", changes)
@@ -205,7 +211,17 @@ def test_everything_comes_out(repository: Repository) -> None:
     assert set(metrics.pop("teachers")) == {
         f"{part}_gold_{metric}" for part in ("validation", "test") for metric in ("macro_f1", "accuracy")
     }
-    assert set(metrics) == {"majority", "stratified", "tfidf", "e5", "bert", "zeroshot", "lora"}
+    assert set(metrics) == {
+        "majority",
+        "stratified",
+        "tfidf",
+        "e5",
+        "bert",
+        "setfit",
+        "zeroshot",
+        "lora",
+        "tfidf_wide",
+    }
     for figures in metrics.values():
         assert {"validation_macro_f1", "test_macro_f1", "test_accuracy"} <= set(figures)
     variants = repository.json("models/variants/private/manifest.json")["variants"]
@@ -216,9 +232,18 @@ def test_everything_comes_out(repository: Repository) -> None:
     assert set(released) <= set(variants)
     latency = repository.json("reports/private/latency.json")
     measured = {row["model"] for row in latency["rows"]}
-    assert measured == {"tfidf", "e5", "bert", "zeroshot", "lora", *(f"onnx-{one}" for one in variants)}
+    assert measured == {
+        "tfidf",
+        "e5",
+        "bert",
+        "setfit",
+        "zeroshot",
+        "lora",
+        "tfidf_wide",
+        *(f"onnx-{one}" for one in variants),
+    }
     costs = repository.json("reports/private/cost.json")["candidates"]
-    assert set(costs) == {"tfidf", "e5", "bert", "zeroshot", "lora"}
+    assert set(costs) == {"tfidf", "e5", "bert", "setfit", "zeroshot", "lora", "tfidf_wide"}
     adapter = size(repository.folder / "models/candidates/private/lora")
     assert costs["lora"]["bytes"] > 2 * adapter  # its base is part of what it needs
     assert (
@@ -264,6 +289,19 @@ def test_the_voters_fail_in_every_way_and_every_request_has_an_outcome(repositor
     assert list((repository.folder / "data/private/collected/retry").iterdir())
 
 
+def test_every_generated_text_is_a_row_or_has_a_reason(repository: Repository) -> None:
+    counts = repository.json("reports/private/generated.json")
+    gone = sum(counts["rejected"].values()) + sum(counts["unread"].values())
+    assert counts["asked"] == 80 == counts["accepted"] + gone
+    made = pd.read_parquet(repository.folder / "data/private/generated.parquet")
+    assert len(made) == counts["accepted"]
+    rows = pd.read_parquet(repository.folder / "data/private/split.parquet")
+    parents = {one for ids in made["parent"] for one in ids.split(";")}
+    assert parents <= set(rows["id"][rows["part"] == "train"])
+    page = (repository.folder / "reports/private/report.md").read_text("utf-8")
+    assert "## augment: generated texts" in page
+
+
 def test_silver_is_compared_with_people_and_the_teachers_with_the_model(repository: Repository) -> None:
     fused = repository.json("reports/private/fuse.json")
     assert {"careful", "brief", "chatty", "silver"} == set(fused["gold"])
@@ -306,7 +344,8 @@ def test_a_second_repro_does_nothing(repository: Repository) -> None:
 
 def test_training_and_export_are_recorded_and_the_registry_serves(repository: Repository) -> None:
     encoder = repository.json("reports/private/selection.json")["encoder"]
-    expected = ["bert", "e5", f"export-{encoder}", "lora", "tfidf", "zeroshot"]
+    candidates = ["bert", "e5", "lora", "setfit", "tfidf", "tfidf_wide", "zeroshot"]
+    expected = sorted([*candidates, f"export-{encoder}"])
     assert sorted(repository.runs()) == [(name, "FINISHED") for name in expected]
     program = """
 import mlflow, json
@@ -321,7 +360,7 @@ print(json.dumps([sorted(aliases), list(rows.columns), list(release.columns)]))
     aliases, columns, released = json.loads(
         repository.run(sys.executable, "-c", program).stdout.splitlines()[-1]
     )
-    assert aliases == ["bert", "champion", "e5", "lora", "release", "tfidf", "zeroshot"]
+    assert aliases == sorted([*candidates, "champion", "release"])
     assert columns == released == ["label", "abstained", "positive", "mild", "negative", "irrelevant"]
     assert not list((repository.folder / "mlartifacts").rglob("*.pkl"))
 
@@ -491,10 +530,10 @@ def test_bad_rows_are_told_without_their_text(repository: Repository, name: str)
 
 def test_a_bug_keeps_its_traceback_and_tells_no_text(repository: Repository) -> None:
     lock = yaml.safe_load((repository.folder / "dvc.lock").read_text("utf-8"))
-    spoiled = "data/broken/split.parquet"
-    rows = pd.read_parquet(repository.folder / "data/private/split.parquet")
+    learnt, spoiled = "data/private/training/tfidf.parquet", "data/broken/split.parquet"
+    rows = pd.read_parquet(repository.folder / learnt)
     rows.assign(text=[[text] for text in rows["text"]]).to_parquet(repository.folder / spoiled)
-    command = lock["stages"]["train@private-tfidf"]["cmd"].replace("data/private/split.parquet", spoiled)
+    command = lock["stages"]["train@private-tfidf"]["cmd"].replace(learnt, spoiled)
     assert spoiled in command
     done = repository.run(*command.split(), check=False)
     assert done.returncode == 1

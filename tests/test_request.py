@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from undertone import request
 from undertone.codebook import Codebook
 from undertone.errors import Problem
-from undertone.params import Door, Price, Provider, Voter
+from undertone.params import Door, Price, Provider, Request, Voter
 from undertone.request import Ballot
 
 HERE = Provider(url=None, key=None, lines=5, bytes=10_000, may_read=[])
@@ -246,3 +247,28 @@ def test_a_prompt_for_merged_labels_is_no_prompt_to_vote_by() -> None:
         ballot(prompt="merged")
     with pytest.raises(Problem, match="no prompt 'none'; it has plain, merged"):
         ballot(prompt="none")
+
+
+def test_people_s_rows_are_asked_about_first_and_a_larger_number_adds_to_a_smaller() -> None:
+    table = pd.DataFrame({"id": [f"c{at}" for at in range(50)], "text": "t"})
+    table["gold.kind"] = np.where(np.arange(50) % 10 == 0, 1.0, np.nan)
+    asked = {
+        rows: request.chosen(table, Request(voters={"v": voter()}, rows=rows), seed=3)
+        for rows in (2, 20, 30, 99, None)
+    }
+    by_hand = {f"c{at}" for at in range(0, 50, 10)}
+    assert set(asked[2]["id"]) == by_hand
+    assert by_hand < set(asked[20]["id"]) < set(asked[30]["id"])
+    assert [len(one) for one in asked.values()] == [5, 20, 30, 50, 50]
+    assert asked[20]["id"].map(lambda one: int(one[1:])).is_monotonic_increasing
+    other = request.chosen(table, Request(voters={"v": voter()}, rows=20), seed=4)
+    assert set(other["id"]) != set(asked[20]["id"])
+    backwards = request.chosen(table[::-1], Request(voters={"v": voter()}, rows=20), seed=3)
+    assert set(backwards["id"]) == set(asked[20]["id"])
+
+
+def test_without_people_s_labels_the_draw_is_of_all() -> None:
+    table = pd.DataFrame({"id": [f"c{at}" for at in range(50)], "text": "t"})
+    drawn = request.chosen(table, Request(voters={"v": voter()}, rows=20), seed=3)
+    assert len(drawn) == 20
+    assert drawn["id"].tolist() != table["id"].tolist()[:20]

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.services
 
 HOST = "data.example.org"  # of the committed .dvc/config; ~/.ssh/config leads it to the test's sshd
 SMALL = (
-    *("~models.e5", "~models.bert", "~models.zeroshot", "~models.lora"),
+    *("~models.e5", "~models.bert", "~models.setfit", "~models.zeroshot", "~models.lora"),
+    *("~models.tfidf_wide", "pseudo.candidates=[]"),
     *("sample.rows=160", "sample.gold=40", "split.min_support=2", "evaluate.draws=100"),
 )
 LEARNT = {"resolve", "instruct@private-tfidf", "train@private-tfidf", "predict@private-tfidf"}

@@ -36,7 +36,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from undertone import encoder, params, repeats, tables
+from undertone import encoder, held, params
 from undertone.errors import Problem
 from undertone.files import sha256, write_json
 
@@ -66,18 +66,9 @@ class _Task:
 def readable(comments: pd.DataFrame, parts: pd.DataFrame, alike: params.Clean) -> list[str]:
     """The texts of the cleaned `comments`, labelled or not, that a base may read, each once.
 
-    None of a row that is validation or test (in the split `parts`, or by the table's own word), that
-    repeats such a row or is as `alike` to one, or whose author wrote one.
+    Only of rows that `held.free` says nothing against.
     """
-    ids = parts.loc[parts["part"] != "train", "id"]
-    held = (comments["id"].isin(ids) | comments["part"].isin(tables.PARTS[1:])).to_numpy()
-    kept = ~held
-    for shared in (tables.groups(comments), comments["repeat"].to_numpy()):
-        kept &= ~np.isin(shared, shared[held])
-    side = np.where(held, 1, np.where(kept, 0, -1))
-    texts = comments["text"].tolist()
-    near = repeats.across(texts, side, 2, floor=alike.similarity, shingle=alike.shingle)
-    kept &= near[:, 1] == 0
+    kept = held.free(comments, parts, alike)
     return list(dict.fromkeys(comments.loc[kept, "text"]))
 
 

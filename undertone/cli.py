@@ -64,6 +64,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     analyse.set_defaults(run=_analyse)
 
+    review = _command(commands, "review", help="a workbook of rows for people to label, and back")
+    review.add_argument(
+        "--read",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="take filled-in workbooks, or Label Studio's exports, in",
+    )
+    review.add_argument(
+        "--rows",
+        type=int,
+        metavar="N",
+        help="chosen as likely errors, by disagreement, low confidence or rare labels; by default 200",
+    )
+    review.add_argument(
+        "--random",
+        type=int,
+        metavar="N",
+        help="drawn from all others, for estimates; by default 100",
+    )
+    review.add_argument(
+        "--reviewer",
+        action="append",
+        metavar="NAME",
+        help="each has a column; may be given several times, by default 'reviewer'. With --read: who"
+        " decides where they differ",
+    )
+    review.add_argument("--show", action="store_true", help="the model's suggestion as well")
+    review.add_argument(
+        "--queue", type=Path, metavar="FILE", help="a .parquet of rows (id, arm, inclusion) instead"
+    )
+    review.add_argument(
+        "--candidate",
+        action="append",
+        metavar="NAME",
+        dest="candidates",
+        help="whose scores choose, the first most; by default the champion and the next best",
+    )
+    review.add_argument(
+        "--test", action="store_true", help="let them choose from the test part too (docs/review.md)"
+    )
+    review.add_argument("--out", type=Path, metavar="NAME", help="an .xlsx, or a .json for Label Studio")
+    review.set_defaults(run=_review)
+
     compare = _command(commands, "compare", help="who of two is better; or several experiments")
     compare.add_argument(
         "experiments",
@@ -323,6 +367,37 @@ def _table(given: argparse.Namespace) -> "Table":
     return analysis.of_stage(
         Path("data") / data.source / "labelled.parquet", codebook.learnt(scheme).space
     )
+
+
+def _review(given: argparse.Namespace) -> None:
+    from undertone import reviewing
+    from undertone.files import root
+    from undertone.params import read_params
+
+    params = read_params(root() / "params.yaml")
+    if given.read:
+        asking = ("rows", "random", "show", "queue", "candidates", "test", "out")
+        if astray := [name for name in asking if getattr(given, name) not in (None, False)]:
+            raise Problem(f"--read and --{astray[0]} are two commands")
+        print(reviewing.take(given.read, given.reviewer or [], params))
+        return
+    rows, drawn = (
+        default if count is None else count
+        for count, default in ((given.rows, 200), (given.random, 100))
+    )
+    if min(rows, drawn) < 0:
+        raise Problem(f"{min(rows, drawn)} rows", where="--rows, --random", remedy="Give 0 or more.")
+    wish = reviewing.Wish(
+        rows=rows,
+        random=drawn,
+        reviewers=given.reviewer or ["reviewer"],
+        show=given.show,
+        queue=given.queue,
+        candidates=given.candidates or [],
+        test=given.test,
+        out=given.out,
+    )
+    print(reviewing.ask(wish, params))
 
 
 def _compare(given: argparse.Namespace) -> None:

@@ -133,11 +133,11 @@ def retry(requests: Path, votes: pd.DataFrame, outcomes: Iterable[Outcome]) -> d
     return lines
 
 
-def rows(collected: Collected, comments: pd.DataFrame) -> Ledger:
-    """Comments that anybody answered, and those without any valid answer."""
-    votes = collected.votes
+def rows(votes: pd.DataFrame) -> Ledger:
+    """Comments that were asked about: those that anybody answered, and those without a valid answer."""
+    asked = votes["id"].nunique()
     heard = votes.loc[votes["outcome"] == "ok", "id"].nunique()
-    return Ledger("collect", len(comments), heard, {"no valid answer": len(comments) - heard})
+    return Ledger("collect", asked, heard, {"no valid answer": asked - heard})
 
 
 def write(

@@ -48,12 +48,13 @@ class Experiment:
 @dataclass(frozen=True)
 class Result:
     """What one experiment came to. `figures`: candidate → what `metrics.evaluate` returned; `params`:
-    what differs from HEAD's; `rows`: what it learnt from; `judged`: the same where the rows are."""
+    what differs from HEAD's; `rows`: candidate → of how many it learnt; `judged`: the same where the
+    rows are."""
 
     name: str
     figures: Mapping[str, Any]
     params: Sequence[str]
-    rows: int
+    rows: Mapping[str, int]
     judged: object
 
     def as_in(self, other: "Result") -> bool:
@@ -166,11 +167,16 @@ def _result(
         return None
     one = next(iter(figures.values()))
     support = tuple((label, counts["support"]) for label, counts in one["labels"].items())
+    learnt = {}
+    for name in figures:
+        mixed = _json(experiment, f"reports/{source}/mixes/{name}.json", folder).get("rows", {})
+        # one before there were mixes learnt from the training part
+        learnt[name] = sum(of["rows"] for of in mixed.values()) or split["rows"]["train"]
     return Result(
         experiment.name,
         figures,
         list(_differences(before, _settings(experiment, folder))),
-        split["rows"]["train"],
+        learnt,
         (split["test_digest"], support),
     )
 
@@ -239,7 +245,7 @@ def _line(result: Result, candidate: str) -> tuple[str, ...]:
         metrics.told(found["overall"]["macro_f1"]),
         metrics.told(found["overall"]["accuracy"]),
         metrics.told_valid(found),
-        f"{result.rows:,}",
+        f"{result.rows[candidate]:,}",
         ", ".join(result.params),
     )
 

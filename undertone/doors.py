@@ -22,11 +22,16 @@ STATE = Path("data/.batches")  # what was paid for; no output of DVC's, so it ou
 RECORD = "sent.jsonl"  # in it: what left this machine, a line an upload
 _WHOM = ("voter", "provider", "host", "model", "prompt", "prompt_sha256")
 
+ANSWER = "answer"  # the stage that asks voters
+
 Voters = Mapping[str, params.Voter]
 
 
-def from_files(source: str, folder: Path, out: Path) -> str:
-    """Copies of the files that lie in `folder`; `Problem` where there is none, or of another kind."""
+def from_files(source: str, folder: Path, out: Path, *, requests: str = "requests") -> str:
+    """Copies of the files that lie in `folder`; `Problem` where there is none, or of another kind.
+
+    `requests`: the folder in the source's data that holds what is asked.
+    """
     found = sorted(path for path in folder.rglob("*") if path.is_file() and _visible(path, folder))
     strangers = [path for path in found if path.suffix != ".jsonl"]
     if strangers:
@@ -41,8 +46,8 @@ def from_files(source: str, folder: Path, out: Path) -> str:
         raise Problem(
             f"no answers to the requests of '{source}'{hint}",
             where=str(folder),
-            remedy=f"Send data/{source}/requests/*.jsonl to your provider, put the files that come back "
-            f"there (any names, error files too), `dvc add {folder}`, and run `dvc repro` again.",
+            remedy=f"Send data/{source}/{requests}/*.jsonl to your provider, put the files that come "
+            f"back there (any names, error files too), `dvc add {folder}`, and run `dvc repro` again.",
         )
     for path in found:
         for _ in batch.read(path):  # told here, where the file can be mended
@@ -63,11 +68,15 @@ def from_endpoint(
     before: Path,
     sent: Path,
     out: Path,
+    *,
+    stage: str = ANSWER,
+    joined: str | None = None,
 ) -> str:
     """What each voter's batch service gives back; `before` holds the answers so far, if there are any.
 
     Whatever is submitted is noted first: with its ids beside the state, and without them in `sent`.
-    `Problem` where a provider may not read the source, or its host isn't among `allowed`.
+    `joined`: what stands between the ids of a request that holds several comments. `Problem` where a
+    provider may not read the source, or its host isn't among `allowed`.
     """
     for name, voter in voters.items():
         if source not in providers[voter.provider].may_read:
@@ -80,20 +89,22 @@ def from_endpoint(
         name: (shards(requests, name), providers[voter.provider]) for name, voter in voters.items()
     }
     asked = tables.read(requests / "asked.parquet", ASKED, key="custom_id")
-    ids = dict(zip(asked["custom_id"], asked["id"], strict=True))
+    held = [one.split(joined) if joined else [one] for one in asked["id"]]
+    ids = dict(zip(asked["custom_id"], held, strict=True))
     planned = {one["voter"]: one for one in read_json(requests / "egress.json")["voters"]}
 
     def note(voter: str, leaving: frozenset[str]) -> None:
         _note(
             {
                 "source": source,
+                "stage": stage,
                 **{key: planned[voter][key] for key in _WHOM},
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "requests": len(leaving),
-                "ids": sorted(ids[one] for one in leaving),
+                "ids": sorted(id_ for one in leaving for id_ in ids[one]),
             }
         )
-        summarise(source, sent)
+        summarise(source, sent, stage=stage)
 
     return endpoint.answers(
         ballots,
@@ -153,8 +164,8 @@ def from_simulation(
     return simulated.answers(asked, truth, voters, codebook, seed=seed, out=out)
 
 
-def summarise(source: str, sent: Path) -> None:
-    """Write what was ever sent of a source, and to whom, into `sent`: counts and days, no ids.
+def summarise(source: str, sent: Path, *, stage: str = ANSWER) -> None:
+    """Write what a stage ever sent of a source, and to whom, into `sent`: counts and days, no ids.
 
     An entry stands for what one clone sent to one model under one prompt. `record_sha256` is over that
     clone's record of it, whose random `nonce` keeps the ids from being guessed. What `sent` says of
@@ -164,7 +175,7 @@ def summarise(source: str, sent: Path) -> None:
     clone = hashlib.sha256(lines[0][0]).hexdigest()[:12] if lines else ""
     parts: dict[tuple[str, ...], list[tuple[bytes, dict[str, Any]]]] = {}
     for line, one in lines:
-        if one["source"] == source:
+        if one["source"] == source and one.get("stage", ANSWER) == stage:
             parts.setdefault(tuple(str(one[key]) for key in _WHOM), []).append((line, one))
     entries = [one for one in _entries(sent) if one["clone"] != clone]
     for whom, noted in sorted(parts.items()):

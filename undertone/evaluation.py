@@ -132,6 +132,7 @@ def select(
     costs: Costs,
     exportable: Sequence[str],
     metric: Metric,
+    twins: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The champion, and the best encoder among those that can be exported, on validation.
 
@@ -139,8 +140,9 @@ def select(
     Holm for the comparisons with the best); of them the cheapest wins: the fastest, of those about as
     fast (within 20 %) the smallest. Baselines never win, and who isn't above `majority` does only where
     nobody is. Where there are folds, they decide in validation's place. `compared` is what
-    `compare_all` returned. `Problem` where no candidate can be exported, or a comparison or a cost is
-    missing.
+    `compare_all` returned. `twins`: who learnt from a mix of its own → who differs in that alone; the
+    former can win only where `kept` says so, and then the latter can't. `Problem` where no candidate can
+    be exported, or a comparison or a cost is missing.
     """
     if not exportable:
         raise Problem(
@@ -155,8 +157,15 @@ def select(
         for pair in compared[part]["label"]
         if pair["metric"] == metric
     }
-    champion, equals, why = _chosen(values, floor, p, costs)
-    able = {name: value for name, value in values.items() if name in exportable}
+    mixes = kept(compared, twins or {}, metric)
+    beaten = {one["twin"] for one in mixes.values() if one["kept"]}  # whatever silver labels say
+    fit = {
+        name: one
+        for name, one in values.items()
+        if name not in beaten and (name not in mixes or mixes[name]["kept"])
+    }
+    champion, equals, why = _chosen(fit, floor, p, costs)
+    able = {name: value for name, value in fit.items() if name in exportable}
     encoder, its_equals, its_why = _chosen(able, floor, p, costs)
     return {
         "metric": metric,
@@ -168,7 +177,51 @@ def select(
         "encoder": encoder,
         "encoder_equals": its_equals,
         "encoder_why": its_why,
+        "mixes": mixes,
     }
+
+
+def kept(compared: Mapping[str, Any], twins: Mapping[str, str], metric: Metric) -> dict[str, Any]:
+    """Candidate on a mix of its own → whether it is kept: where it is shown to be better than its twin
+    on people's labels of validation (the paired test, Holm over all such candidates).
+
+    `twin`; `difference`, `p` and `p_holm`, `n`: on gold, null where validation has none, and then
+    nothing is kept.
+    """
+    pairs = {
+        frozenset(pair["between"]): pair
+        for pair in compared["validation"].get("gold", [])
+        if pair["metric"] == metric
+    }
+    found: dict[str, Any] = {}
+    for name, twin in twins.items():
+        pair = pairs.get(frozenset((name, twin)))
+        found[name] = {
+            "twin": twin,
+            "difference": None,
+            "p": None,
+            "p_holm": None,
+            "n": 0,
+            "kept": False,
+        }
+        if pair is not None:
+            first = pair["between"][0] == name
+            found[name] |= {key: pair[key] for key in ("p", "n")}
+            found[name]["difference"] = pair["difference"] if first else _turned(pair["difference"])
+    judged = [name for name, one in found.items() if one["p"] is not None]
+    for name, p in zip(judged, comparison.holm([found[name]["p"] for name in judged]), strict=True):
+        better = found[name]["difference"]["value"] > 0 and p <= comparison.LEVEL
+        found[name] |= {"p_holm": float(p), "kept": bool(better)}
+    return found
+
+
+def _turned(one: Mapping[str, float | None]) -> dict[str, float | None]:
+    """A difference, as the second sees it."""
+
+    def minus(value: float | None) -> float | None:
+        return None if value is None else 0.0 - value  # and not -0.0
+
+    return {"value": minus(one["value"]), "low": minus(one["high"]), "high": minus(one["low"])}
 
 
 def summary(evaluated: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,9 @@ class LogisticHead:
         self.weight: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)  # [labels, features]
         self.bias: NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
-    def fit(self, features: Any, truth: Flags) -> None:
-        """`features` [n, features], dense or sparse; `Problem` for a label without a row.
+    def fit(self, features: Any, truth: Flags, rows: imbalance.Weights | None = None) -> None:
+        """`features` [n, features], dense or sparse; `rows` [n]: what each weighs, 1 without it.
+        `Problem` for a label without a row.
 
         Logits are adjusted after the fit (Menon et al. 2021, post hoc), within the bias.
         """
@@ -37,22 +38,27 @@ class LogisticHead:
         if len(empty):
             raise Problem(f"{len(empty)} labels have no training row", where="train")
         if self._many:
-            fitted = [self._fit_one(features, truth[:, [label]]) for label in range(truth.shape[1])]
+            fitted = [
+                self._fit_one(features, truth[:, [label]], rows) for label in range(truth.shape[1])
+            ]
             weight = np.concatenate([one.coef_ for one in fitted])
             bias = np.concatenate([one.intercept_ for one in fitted])
         else:
-            one = self._fit_one(features, truth)
+            one = self._fit_one(features, truth, rows)
             weight, bias = one.coef_, one.intercept_
             if len(weight) == 1:  # scikit-learn holds a single row for two classes
                 weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        self._hold(weight, bias - self._sampled.logit_adjustment * imbalance.prior(truth, self._many))
+        prior = imbalance.prior(truth, self._many, rows)
+        self._hold(weight, bias - self._sampled.logit_adjustment * prior)
 
-    def _fit_one(self, features: Any, truth: Flags) -> LogisticRegression:
+    def _fit_one(
+        self, features: Any, truth: Flags, rows: imbalance.Weights | None
+    ) -> LogisticRegression:
         """On all labels [n, labels], or on one label against its absence [n, 1]."""
         either = np.hstack([~truth, truth]) if truth.shape[1] == 1 else truth
-        weights = dict(enumerate(imbalance.class_weights(either, self._sampled.class_weights)))
+        weights = dict(enumerate(imbalance.class_weights(either, self._sampled.class_weights, rows)))
         return LogisticRegression(**self._settings, class_weight=weights).fit(
-            features, either.argmax(axis=1)
+            features, either.argmax(axis=1), sample_weight=rows
         )
 
     def scores(self, features: Any) -> Scores:

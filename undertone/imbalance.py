@@ -13,21 +13,27 @@ from undertone.labels import Flags
 from undertone.params import ClassWeights, Sampled
 
 Rows = NDArray[np.int64]  # row numbers
+Weights = NDArray[np.float64]  # [n], what each row counts as
 
 
-def class_weights(truth: Flags, kind: ClassWeights) -> NDArray[np.float64]:
+def class_weights(truth: Flags, kind: ClassWeights, rows: Weights | None = None) -> NDArray[np.float64]:
     """What a row of each label weighs; `truth` [n, labels] has one label a row. `balanced` is
-    scikit-learn's n / (labels x rows), `sqrt` its root: milder where the rarest label is very rare."""
-    counts = np.maximum(truth.sum(axis=0), 1)
-    ratio = len(truth) / (len(counts) * counts)
+    scikit-learn's n / (labels x rows), `sqrt` its root: milder where the rarest label is very rare.
+    `rows`: what each counts as, 1 without it."""
+    each = np.ones(len(truth)) if rows is None else rows
+    counts = each @ truth
+    counts = np.where(counts > 0, counts, 1)
+    ratio = each.sum() / (len(counts) * counts)
     power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
     weights: NDArray[np.float64] = ratio**power
     return weights
 
 
-def presence_weights(truth: Flags, kind: ClassWeights) -> NDArray[np.float64]:
+def presence_weights(
+    truth: Flags, kind: ClassWeights, rows: Weights | None = None
+) -> NDArray[np.float64]:
     """What each label's presence weighs against its absence, for many labels a row."""
-    pairs = [class_weights(np.stack([~one, one], axis=1), kind) for one in truth.T]
+    pairs = [class_weights(np.stack([~one, one], axis=1), kind, rows) for one in truth.T]
     return np.array([present / absent for absent, present in pairs])
 
 
@@ -62,11 +68,12 @@ def lost(truth: Flags, rows: Rows, labels: Sequence[str]) -> dict[str, float]:
     return {f"rows_left_out.{label}": float(count) for label, count in named if count}
 
 
-def prior(truth: Flags, many: bool) -> NDArray[np.float64]:
+def prior(truth: Flags, many: bool, rows: Weights | None = None) -> NDArray[np.float64]:
     """Each label's log frequency, for many labels its log odds, with one row added to each outcome:
     what logit adjustment (Menon et al. 2021) multiplies by tau."""
-    counts = truth.sum(axis=0) + 1.0
-    others = len(truth) + 2 - counts if many else len(truth) + truth.shape[1]
+    each = np.ones(len(truth)) if rows is None else rows
+    counts = each @ truth + 1.0
+    others = each.sum() + 2 - counts if many else each.sum() + truth.shape[1]
     logarithm: NDArray[np.float64] = np.log(counts / others)
     return logarithm
 

@@ -19,6 +19,7 @@ LINK, MODULE = "120000", "160000"  # git's modes
 _PRIVATE = {"data", "models", "mlartifacts", "mlruns", "dvc_plots"}
 _OWN = {".server", "unsent", ".cache"}
 _KEPT = {"data/README.md", "data/raw/answers/README.md", "models/README.md", "reports/runs.jsonl"}
+_KEPT |= {"data/raw/reviews/README.md"}
 _KEPT |= {"undertone/service.html"}  # the page of `undertone serve`
 _SUFFIXES = {
     **dict.fromkeys(
@@ -58,7 +59,9 @@ _MAGIC = {
 # Where sentences are meant to stand in JSON: path, and the names of what holds them.
 _SENTENCES: Mapping[str, set[str]] = {
     "reports/*/request.json": {"rendered"},  # a prompt about an example of the codebook
+    "reports/*/prompt.json": {"rendered"},  # the same of what writes new rows
     "reports/*/rows/*.json": {"dropped"},  # for which reasons
+    "reports/*/pseudo.json": {"left_out"},  # the same
     "reports/*/selection.json": {"why", "encoder_why"},
     "reports/*/release.json": {"refused"},  # by which numbers
     "reports/*/latency.json": {"machine"},  # a processor has a long name

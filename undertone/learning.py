@@ -30,10 +30,10 @@ class Learner:
     def learn(
         self, train: Examples, validation: Examples, name: str, log: Log
     ) -> tuple[Classifier, float]:
-        """A model fitted on `train`, and its macro-F1 on `validation`, which stops it, calibrates it and
-        puts its thresholds."""
+        """A model fitted on those of `train` that weigh anything, and its macro-F1 on `validation`,
+        which stops it, calibrates it and puts its thresholds."""
         model = models.create(self.settings, self.space, self.start)
-        model.fit(train, validation, log, self.state / name)
+        model.fit(train.weighing(), validation, log, self.state / name)
         scores = models.scored(model, validation.texts)
         model.space = calibration.fit(self.space, scores, validation.truth, self.calibrate)
         return model, models.macro_f1(model.space, model.space.calibrated(scores), validation)

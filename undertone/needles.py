@@ -127,7 +127,7 @@ class Needles:
         `data/<source>/`. What the files of `audit.public` say is no needle."""
         known = sorted(
             {path.name for folder in ("data/raw", "data") for path in (root / folder).glob("*/")}
-            - {"raw", "answers"}
+            - {"raw", "answers", "review", "reviews"}
         )
         params = read_params(root / "params.yaml")
         rows: list[Row] = []

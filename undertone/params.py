@@ -186,9 +186,14 @@ VoterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$"), AfterValid
 
 
 class Request(Section):
-    """Who labels a source's comments; nobody where its table brings its labels along."""
+    """Who labels a source's comments; nobody where its table brings its labels along.
+
+    `rows`: about how many comments they are asked, drawn by `split.seed`: those that people labelled,
+    and others; a larger number adds to those of a smaller one. Empty: about all.
+    """
 
     voters: dict[VoterName, Voter]
+    rows: Positive | None = None
 
 
 Door = Literal["none", "simulated", "files", "endpoint", "local"]
@@ -236,6 +241,13 @@ class Fuse(Section):
     weights: dict[VoterName, Annotated[float, Field(gt=0)]]
 
 
+class Review(Section):
+    """`simulated`: source → how many rows people are made up for, who review them with every step that
+    real ones take; for a stand-in alone, which knows the truth of its rows."""
+
+    simulated: dict[SourceName, Annotated[int, Field(ge=2)]]
+
+
 class Folds(Section):
     """Repeated stratified k-fold for tables too small for one validation part."""
 
@@ -277,7 +289,166 @@ class Split(Section):
         return self
 
 
-class Sampled(Section):
+def _is_a_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error.msg}") from None
+    return value
+
+
+class Bundle(Section):
+    """A released bundle by its folder, and the `digest` that its manifest ends with: so that its bytes
+    are known though DVC doesn't look at them."""
+
+    folder: str
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Accept(Section):
+    """Which generated texts become rows.
+
+    `length`: quantiles of the training rows' characters, from and to. `strange`: the share of training
+    rows whose letters follow each other as unusually as the strangest that is accepted. `copied`: the
+    letters and digits in a row that a text may not share with a parent (32 are what the audit calls a
+    quotation; of Chinese 11). `forbidden`: regular expressions, case doesn't count. `judge`: who must
+    give a text the label that it was asked for; empty: a model of the family tfidf, fitted for it.
+    """
+
+    length: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = Field(
+        strict=False
+    )
+    strange: Annotated[float, Field(ge=0, lt=1)]
+    copied: Annotated[int, Field(ge=4)]
+    forbidden: list[Annotated[str, Field(min_length=1), AfterValidator(_is_a_pattern)]]
+    judge: Bundle | None
+
+    @model_validator(mode="after")
+    def _lengths_ascend(self) -> "Accept":
+        if self.length[0] >= self.length[1]:
+            raise ValueError("length goes from the lower quantile to the higher")
+        return self
+
+
+class Generate(Section):
+    """New rows of a source's labels, written by a language model after training rows.
+
+    `labels`: label → how many texts are asked for; `rarest` stands for the one with fewest training
+    rows. A request asks for `texts` of them, after `parents` training rows of the label, which the
+    `seed` draws. For the stand-in `model` is `simulated:<share of texts with the right label>`.
+    """
+
+    door: Literal["simulated", "files", "endpoint", "local"]
+    provider: Name
+    model: str
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    max_tokens: Positive
+    labels: Annotated[dict[str, Positive], Field(min_length=1)]
+    texts: Positive
+    parents: Positive
+    seed: Seed
+    accept: Accept
+
+    @property
+    def writer(self) -> Voter:
+        """As the doors know one who is asked; `writing` has the prompt."""
+        return Voter(
+            provider=self.provider,
+            model=self.model,
+            prompt="generate",
+            definitions=True,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+        )
+
+
+OWN = "own"  # the mix of a candidate that names none
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Mix(Section):
+    """What a row of each origin weighs in training; those of weight 0 are left out.
+
+    `silver`: voters' label, `table`: one that came with the comments. `gold`: people's label in the
+    place of these; where it weighs 0, its rows are like the others. `generated` rows were written by a
+    model after training rows, `pseudo` rows are comments that nobody labelled, but an ensemble, see
+    `Pseudo`. `noise`: rows whose label is likely wrong, see `noise.cleaned`, are dropped, or weigh what
+    speaks for it; but never those of people.
+    """
+
+    gold: Weight = 0.0
+    silver: Weight = 0.0
+    table: Weight = 0.0
+    generated: Weight = 0.0
+    pseudo: Weight = 0.0
+    noise: Literal["none", "drop", "weigh"] = "none"
+
+    @property
+    def adds(self) -> bool:
+        """Whether rows are learnt from that the split doesn't hold."""
+        return self.generated > 0 or self.pseudo > 0
+
+    @property
+    def doubts(self) -> bool:
+        """Whether labels that are likely wrong weigh less."""
+        return self.noise != "none"
+
+    @model_validator(mode="after")
+    def _learns_from_something(self) -> "Mix":
+        if not (self.silver or self.table or self.gold):
+            raise ValueError("no row of the split weighs anything; give gold, silver or table a weight")
+        return self
+
+
+class Queue(Section):
+    """Who of the pool goes to people: at most so many of whom the ensemble is in two minds, the most
+    doubtful first, and so many others at `random`."""
+
+    disagreed: Annotated[int, Field(ge=0)]
+    random: Annotated[int, Field(ge=0)]
+
+
+class Pseudo(Section):
+    """Labels for comments that nobody labelled, by an ensemble of `candidates`; of none: no such labels.
+
+    `combine`: `vote` takes what most decide, as confident as their share is; `mean` decides on the mean
+    of their calibrated scores. A label is accepted from a confidence of `threshold` on.
+    """
+
+    candidates: list[Name]
+    combine: Literal["vote", "mean"]
+    threshold: Annotated[float, Field(ge=0.5, le=1)]
+    queue: Queue
+
+
+class Search(Section):
+    """The next rows for people. `labels`: source → the rare labels that are looked for, none where it
+    isn't named. Of `rows` in all `random` are drawn, the labels share the others. The rest says how a
+    text is embedded, as in E5Settings.
+    """
+
+    labels: dict[SourceName, list[str]]
+    rows: Positive
+    random: Annotated[int, Field(ge=0)]
+    base: str
+    pooling: Literal["mean", "cls"]
+    prefix: str
+    max_length: Annotated[int, Field(ge=8, le=8192)]
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_the_labels(self) -> "Search":
+        if self.random >= self.rows:
+            raise ValueError("random rows leave none that are like the labels")
+        return self
+
+
+class Candidate(Section):
+    """What all families have: `mix` names the composition of the training part, one of `mixes`."""
+
+    mix: Name = OWN
+
+
+class Sampled(Candidate):
     """What is done about labels of unlike frequency, for every family that learns.
 
     `class_weights`: what a row weighs; for many labels the presence of one against its absence, or
@@ -377,7 +548,38 @@ class BertSettings(Trained):
     max_length: Annotated[int, Field(ge=8, le=8192)]
 
 
-class Asked(Section):
+class SetfitSettings(Trained):
+    """An encoder tuned on pairs of few rows, then a head on its embeddings (Tunstall et al. 2022).
+
+    `shots`: rows of each label, all without it. `pairs`: so many make an epoch, one half of rows that
+    share a label; `batch` counts them. `head`: `logistic` is scikit-learn's, with `c`; `torch` learns by
+    gradient, `head_epochs` times from all rows at once, and takes `focal`.
+    """
+
+    exportable: ClassVar[bool] = True
+    family: Literal["setfit"] = "setfit"
+    base: str
+    adapt: Adapt | None
+    pooling: Literal["mean", "cls"]
+    prefix: str
+    max_length: Annotated[int, Field(ge=8, le=8192)]
+    shots: Positive | None
+    pairs: Annotated[int, Field(ge=2)]
+    head: Literal["logistic", "torch"]
+    c: Annotated[float, Field(gt=0)]
+    head_epochs: Positive
+    head_lr: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _has_no_setting_without_effect(self) -> "SetfitSettings":
+        if self.focal and self.head == "logistic":
+            raise ValueError("focal is of a head that learns by gradient; it needs head: torch")
+        if self.shots is not None and (self.downsample is not None or self.mixing):
+            raise ValueError("shots, downsample and mixing all draw the rows; use one of them")
+        return self
+
+
+class Asked(Candidate):
     """A causal language model and what it is asked.
 
     `load`: its weights as they are, or as 4-bit NF4 with double quantisation (Dettmers et al. 2023).
@@ -407,7 +609,7 @@ class FewshotSettings(Asked):
 class Preference(Section):
     """Direct preference optimisation (Rafailov et al. 2023) after the tuning; kept if it gains.
 
-    All pairs weigh alike: `class_weights` and `focal` are of the tuning alone.
+    All pairs weigh alike: `class_weights`, `focal` and a mix's weights are of the tuning alone.
     """
 
     beta: Annotated[float, Field(gt=0)]
@@ -447,11 +649,12 @@ class LoraSettings(Trained, Asked):
         return self
 
 
-Settings = TfidfSettings | E5Settings | BertSettings | FewshotSettings | LoraSettings
+Settings = TfidfSettings | E5Settings | BertSettings | SetfitSettings | FewshotSettings | LoraSettings
 FAMILIES: Mapping[str, type[Settings]] = {
     "tfidf": TfidfSettings,
     "e5": E5Settings,
     "bert": BertSettings,
+    "setfit": SetfitSettings,
     "fewshot": FewshotSettings,
     "lora": LoraSettings,
 }
@@ -591,11 +794,17 @@ class Params(Section):
     local: Local
     collect: Collect
     fuse: Fuse
+    review: Review
     split: Split
+    generate: dict[SourceName, Generate | None]  # None: nothing is generated
+    search: Search
+    pseudo: Pseudo
+    mixes: dict[Name, Mix]
     models: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     tfidf: TfidfSettings
     e5: E5Settings
     bert: BertSettings
+    setfit: SetfitSettings
     fewshot: FewshotSettings
     lora: LoraSettings
     train: Train
@@ -618,6 +827,22 @@ class Params(Section):
             for name, entry in self.models.items()
         }
 
+    def twins(self) -> dict[str, str | None]:
+        """Each candidate on another mix than `own` → the candidate that differs in that alone."""
+        candidates = self.candidates()
+        return {
+            name: next(
+                (
+                    other
+                    for other, its in candidates.items()
+                    if its == settings.model_copy(update={"mix": OWN})
+                ),
+                None,
+            )
+            for name, settings in candidates.items()
+            if settings.mix != OWN
+        }
+
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """The checked params; one `Problem` that holds every fault, a line each."""
@@ -628,8 +853,8 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         params = validated(Params, content, where=path.name)
     except Problem as problem:
         problems.append(problem)
-    if isinstance(content, Mapping):
-        problems += _entry_problems(content, path.name)
+    entries = _entry_problems(content, path.name) if isinstance(content, Mapping) else []
+    problems += entries
     if params is not None and params.data.source not in params.ingest:
         known = ", ".join(params.ingest)
         what = f"data.source is '{params.data.source}', must be one of {known}"
@@ -637,8 +862,12 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
         problems.append(Problem(what, where=path.name, remedy=remedy))
     if params is not None:
         problems += _labelling_problems(params, path.name)
-        problems += _fold_problems(params, path.name)
         problems += _slice_problems(params, path.name)
+        problems += _search_problems(params, path.name)
+    if params is not None and not entries:  # a candidate's settings are needed whole
+        problems += _mix_problems(params, path.name)
+        problems += _generating_problems(params, path.name)
+        problems += _fold_problems(params, path.name)
     if problems or params is None:
         raise Problem.together(problems)
     return params
@@ -661,6 +890,9 @@ def _labelling_problems(params: Params, where: str) -> list[Problem]:
         if door != "none" and not voters:
             what = f"answer.{source} is {door}, but request.{source}.voters is empty"
             problems.append(Problem(what, where=where, remedy="Name a voter, or write none."))
+        if params.request[source].rows is not None and not voters:
+            what = f"request.{source}.rows is set, but nobody is asked"
+            problems.append(Problem(what, where=where, remedy="Name a voter, or leave rows empty."))
         if door != "none" and table.labels is not None:
             what = f"both ingest.{source}.labels and the voters of answer.{source} give labels"
             remedy = "Name people's labels under `gold`, or set the answer to none."
@@ -670,6 +902,69 @@ def _labelling_problems(params: Params, where: str) -> list[Problem]:
                 place = f"request.{source}.voters.{name}.provider"
                 what = f"{place} is '{voter.provider}', must be one of {', '.join(params.providers)}"
                 problems.append(Problem(what, where=where))
+    return problems
+
+
+def _mix_problems(params: Params, where: str) -> list[Problem]:
+    """Mixes that nobody knows, that nothing can be compared with, or that would teach what they
+    learnt."""
+    known = ", ".join(params.mixes)
+    if OWN not in params.mixes:
+        what = f"mixes.{OWN} is missing, which candidates learn from that name no mix"
+        return [Problem(what, where=where, remedy=f"There are {known}.")]
+    candidates, problems = params.candidates(), []
+    if params.mixes[OWN].adds or params.mixes[OWN].doubts:
+        what = f"mixes.{OWN} adds or doubts rows, so that there is nothing to compare it with"
+        remedy = "Leave generated, pseudo and noise out of it; name another mix for a candidate."
+        problems.append(Problem(what, where=where, remedy=remedy))
+    for name, own in candidates.items():
+        if own.mix not in params.mixes:
+            what = f"models.{name}: its mix is '{own.mix}', must be one of {known}"
+            problems.append(Problem(what, where=where))
+        elif own.mix != OWN and params.split.folds is not None:
+            what = f"models.{name}: its mix '{own.mix}' is of the training part, and folds have others"
+            problems.append(Problem(what, where=where, remedy="Leave out its `mix`, or split.folds."))
+        elif own.mix != OWN and not isinstance(own, Sampled):
+            what = f"models.{name}: the family {own.family} learns from no row, so a mix changes nothing"
+            problems.append(Problem(what, where=where, remedy="Leave out its `mix`."))
+    problems += [
+        Problem(
+            f"models.{name} has no twin on the mix '{OWN}', so nobody can say what its mix is worth",
+            where=where,
+            remedy=f"Add an entry with the same settings and no `mix`, beside {name}.",
+        )
+        for name, twin in params.twins().items()
+        if twin is None and candidates[name].mix in params.mixes
+    ]
+    for name in params.pseudo.candidates:
+        if name not in candidates:
+            what = f"pseudo.candidates: '{name}' is no candidate, must be of {', '.join(candidates)}"
+            problems.append(Problem(what, where=where))
+        elif (mix := params.mixes.get(candidates[name].mix)) and (mix.adds or mix.doubts):
+            what = f"pseudo.candidates: {name} would learn from rows that it labels, or doubts rows"
+            remedy = "Name one whose mix has no generated and no pseudo rows, and no noise."
+            problems.append(Problem(what, where=where, remedy=remedy))
+    if len(set(params.pseudo.candidates)) < len(params.pseudo.candidates):
+        problems.append(Problem("pseudo.candidates: one stands twice", where=where))
+    return problems
+
+
+def _generating_problems(params: Params, where: str) -> list[Problem]:
+    """Sources without a word on generated rows, and writers at providers that nobody knows."""
+    problems = [
+        Problem(
+            f"generate.{source} is missing",
+            where=where,
+            remedy=f"Write `{source}:` and nothing behind it, if nothing is to be generated.",
+        )
+        for source in params.ingest
+        if source not in params.generate
+    ]
+    for source, one in params.generate.items():
+        if one is not None and one.provider not in params.providers:
+            known = ", ".join(params.providers)
+            what = f"generate.{source}.provider is '{one.provider}', must be one of {known}"
+            problems.append(Problem(what, where=where))
     return problems
 
 
@@ -709,7 +1004,20 @@ def _slice_problems(params: Params, where: str) -> list[Problem]:
     return problems
 
 
-_RESERVED = re.compile(r"majority|stratified|teachers|champion|release|latest|v\d+|onnx-.*")
+def _search_problems(params: Params, where: str) -> list[Problem]:
+    """Labels that would be looked for in no source."""
+    return [
+        Problem(
+            f"search.labels.{source}: there is no such source",
+            where=where,
+            remedy=f"There are {', '.join(params.ingest)}.",
+        )
+        for source in params.search.labels
+        if source not in params.ingest
+    ]
+
+
+_RESERVED = re.compile(r"majority|stratified|teachers|champion|release|latest|pseudo|v\d+|onnx-.*")
 
 
 def _entry_problems(content: Mapping[str, Any], where: str) -> list[Problem]:

@@ -14,7 +14,7 @@ Student's t. Where a class is rare, the sample may hold no error of the classifi
 variance would be taken for almost 0: so half an error is added, as Haldane (1956) adds to rare counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from typing import Any
@@ -88,17 +88,18 @@ def corpus(
     learnt: LabelSpace,
     settings: params.Split,
     *,
-    taught: bool,
+    taught: Collection[str],
 ) -> Corpus:
     """Which rows of a cleaned table, in the labels of `space`, count, and for how many; `parts` names
     the part of the rows that were split, `learnt` holds the labels that `settings.rare` left.
 
     Hand-labelled rows must be drawn from the corpus without regard to what the model has learnt. Where
-    voters' labels taught it, they are, in the training part too: there its scores are over-fitted for
-    rows with and without a hand label alike, and none of these had a say. Where people's own labels
-    `taught` it, they are not: labelled rows of the training part and of validation (which chose
-    thresholds) are left out, and the test part stands for them. `Unfit` where it can't, and where
-    that leaves no hand-labelled row. Synthetic rows never count.
+    voters' labels alone taught it, they are, in the training part too: there its scores are over-fitted
+    for rows with and without a hand label alike, and none of these had a say. In the parts where
+    people's own labels `taught` it they are not: train, and validation, which chose thresholds, if its
+    labels are people's, too. The labelled rows of those parts are left out, and the others stand for
+    them. `Unfit` where they can't, and where that leaves no hand-labelled row. Synthetic rows never
+    count.
     """
     gold = _left(tables.judged(table, "gold", space), space, learnt, settings)
     weights = np.where(split.synthetic(table), 0.0, 1.0)
@@ -107,13 +108,14 @@ def corpus(
             raise Unfit(
                 "the test part holds the latest rows, which can't stand for all that people labelled",
                 where="prevalence",
-                remedy="Set split.order to random.",
+                remedy="Set split.order to random, or where voters gave the labels the mix's gold to 0.",
             )
         labels = _left(tables.judged(table, "label", space), space, learnt, settings)
-        known = ~np.isnan(labels).any(axis=1) & (learnt.many | (labels > 0).any(axis=1)) & (weights > 0)
         part = table["id"].map(parts.set_index("id")["part"])
-        test = (part == "test").to_numpy(dtype=bool) & known
-        weights[known] = np.where(test[known], known.sum() / max(test.sum(), 1), 0)
+        own = ~np.isnan(labels).any(axis=1) & (learnt.many | (labels > 0).any(axis=1))
+        known = (own | part.notna().to_numpy()) & (weights > 0)
+        others = known & part.isin(set(tables.PARTS) - set(taught)).to_numpy()
+        weights[known] = np.where(others[known], known.sum() / max(others.sum(), 1), 0)
     rows = np.flatnonzero(weights > 0)
     by_hand = int((~np.isnan(gold).any(axis=1)).sum())
     if np.isnan(gold[rows]).any(axis=1).all():

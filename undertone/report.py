@@ -59,6 +59,11 @@ COMPARED = (
     "The verdict is that of a paired randomisation test that swaps whole groups, p corrected for all"
     " pairs of a table (Holm 1979). McNemar: texts that only the first and only the second has right."
 )
+MIXED = (
+    "The weight of rows is 1 where no other is told. Difference: in the deciding metric, from the same"
+    " candidate on the mix `own`, by people's labels of validation. A mix is kept only where that is"
+    " shown to be better (paired test, Holm over all mixes); test figures have no say."
+)
 OLDER = "No evaluation is committed yet, so there is nothing to compare with."
 SAME = "Nothing: every figure is the committed one."
 STYLE = """
@@ -95,6 +100,7 @@ class Results:
     collected: Mapping[str, Any]
     fused: Mapping[str, Any]
     split: Mapping[str, Any]
+    generated: Mapping[str, Any]
     evaluated: Mapping[str, Any]
     compared: Mapping[str, Any]
     curves: Mapping[str, Any]
@@ -102,10 +108,13 @@ class Results:
     selection: Mapping[str, Any]
     cost: Mapping[str, Any]
     prevalence: Mapping[str, Any]
+    reviewed: Mapping[str, Any]
     manifest: Mapping[str, Any]
     latency: Mapping[str, Any]
     released: Mapping[str, Any]
     price: Hourly | None
+    mixes: Mapping[str, Any]  # candidate → what the stage compose left
+    pseudo: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -245,8 +254,28 @@ def _sections(
         [("split.json", "split")],
         ["parts.svg"],
     )
+    if results.generated["asked"]:
+        yield Section(
+            "augment: generated texts",
+            [_generated(results.generated), _judge(results.generated)],
+            [("generated.json", "augment")],
+        )
     if results.asked["voters"]:
         yield from _silver(results.asked, results.collected, results.fused, evaluated, champion)
+    if chosen["mixes"]:
+        yield Section(
+            "compose: mixes",
+            [MIXED, _mixes(results.mixes, evaluated, chosen)],
+            [
+                *((f"mixes/{name}.json", "compose") for name in results.mixes),
+                *judged,
+                ("selection.json", "select"),
+            ],
+        )
+    if results.pseudo:
+        yield Section("pseudo", [_pseudo(results.pseudo)], [("pseudo.json", "pseudo")])
+    if results.reviewed:
+        yield Section("review", _reviewed(results.reviewed), [("review.json", "review")])
     yield Section(
         f"release: {results.released['variant']}",
         [_variants(results.latency["encoder"], results.released)],
@@ -332,11 +361,13 @@ def leaderboard(
     lines: list[Row] = []
     for name in order:
         mark = ", ".join(word for word in ("champion", "encoder") if selection[word] == name)
+        if not selection.get("mixes", {}).get(name, {"kept": True})["kept"]:
+            mark = "mix not kept"
         accuracy = test[name]["overall"]["accuracy"]
         below = " (below majority)" if accuracy["value"] < floor else ""
         lines.append(
             (
-                f"**{name}**" if mark else name,
+                f"**{name}**" if name in (selection["champion"], selection["encoder"]) else name,
                 mark,
                 metrics.told(deciding[name]["overall"]["macro_f1"]),
                 metrics.told(test[name]["overall"]["macro_f1"]),
@@ -602,6 +633,34 @@ def _silver(
     )
 
 
+def _reviewed(found: Mapping[str, Any]) -> list[str]:
+    """What people were asked about and why, what came of it, and how far they agree."""
+    arms = [
+        (arm, f"{one['asked']:,}", f"{one['reviewed']:,}", f"{one['gold']:,}")
+        for arm, one in found["arms"].items()
+    ]
+    blocks = [
+        f"Of {found['asked']:,} rows asked about {found['reviewed']:,} are reviewed and"
+        f" {found['unfilled']:,} not yet; {found['gone']:,} are gone or have another text by now."
+        f" Reviewers differ on {found['differing']:,}: {found['settled']:,} were decided on,"
+        f" {found['undecided']:,} tie and have no gold label.",
+        _table(("chosen for", "asked", "reviewed", "gold"), arms),
+    ]
+    if agreed := found["agreement"]:
+        pairs = [
+            (
+                " and ".join(pair["between"]),
+                f"{pair['n']:,}",
+                *(metrics.told(pair[figure]) for figure in ("raw", "kappa", "alpha")),
+            )
+            for pair in agreed["pairs"]
+        ]
+        head = ("reviewers", "n", "raw agreement", "Cohen's kappa", "Krippendorff's alpha")
+        blocks += [_table(head, pairs)]
+        blocks += [f"Krippendorff's alpha over all reviewers: {metrics.told(agreed['alpha'])}."]
+    return blocks
+
+
 def _rows(ledgers: Sequence[Ledger]) -> str:
     lines = [
         (
@@ -613,6 +672,90 @@ def _rows(ledgers: Sequence[Ledger]) -> str:
         for one in ledgers
     ]
     return _table(("stage", "rows in", "rows out", "dropped"), lines)
+
+
+def _mixes(mixes: Mapping[str, Any], evaluated: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    """A line a candidate: what it learnt from, its macro-F1, and what its mix is worth."""
+    columns = [
+        (part, reference)
+        for part in ("validation", "test")
+        for reference in ("gold", "label")
+        if reference in evaluated[part]
+    ]
+    lines: list[Row] = []
+    for name, one in mixes.items():
+        kept = chosen["mixes"].get(name)
+        lines.append(
+            (
+                name,
+                one["name"],
+                ", ".join(_weighed(origin, rows) for origin, rows in one["rows"].items()),
+                *(
+                    metrics.told(evaluated[part][reference][name]["overall"]["macro_f1"])
+                    for part, reference in columns
+                ),
+                _signed(kept["difference"]) if kept and kept["difference"] else "",
+                _p(kept["p_holm"]) if kept else "",
+                ("**kept**" if kept["kept"] else "not kept") if kept else "",
+            )
+        )
+    figures = (
+        f"macro-F1, {part}, {REFERENCES[reference]} (n={evaluated[part][reference]['majority']['n']:,})"
+        for part, reference in columns
+    )
+    head = ("candidate", "mix", "training rows", *figures, "difference", "p (Holm)", "")
+    return _table(head, lines)
+
+
+def _weighed(origin: str, rows: Mapping[str, float]) -> str:
+    """`pseudo 412 × 0.5`"""
+    weight = rows["weight"] / rows["rows"]
+    return f"{origin} {rows['rows']:,}" + ("" if weight == 1 else f" × {weight:.3g}")
+
+
+def _pseudo(told: Mapping[str, Any]) -> str:
+    members = f"the {told['combine']} of {' and '.join(told['candidates'])}"
+    found = [
+        f"{told['pool']:,} comments without a label (beside {sum(told['left_out'].values()):,} that are"
+        f" too near validation or test): {told['accepted']:,} accepted by {members} at"
+        f" {told['threshold']:g}, {told['disagreed']:,} disagreed on, {told['in_doubt']:,} in doubt."
+    ]
+    shown = {"label": "validation's labels", "gold": "validation's gold", "pool_gold": "the pool's gold"}
+    right = [
+        f"{metrics.told(one)} of {one['n']:,} accepted of {one['of']:,} rows by {shown[by]}"
+        for by, one in told["accuracy"].items()
+        if one
+    ]
+    if right:
+        found.append(f"What they accept is right in {'; '.join(right)}.")
+    lines = [
+        (label, f"{one['accepted']:,}", f"{one['rejected']:,}") for label, one in told["labels"].items()
+    ]
+    return "\n\n".join([" ".join(found), _table(("label", "accepted", "rejected"), lines)])
+
+
+def _generated(found: Mapping[str, Any]) -> str:
+    """What became of the texts that were asked for: a column a label, a line a reason that any has."""
+    columns = {**found["labels"], **({"all": found} if len(found["labels"]) > 1 else {})}
+    lines: list[Row] = [("asked", *(f"{one['asked']:,}" for one in columns.values()))]
+    for kind in ("unread", "rejected"):
+        for reason, count in found[kind].items():
+            if count:
+                name = reason.replace("_", " ")
+                lines.append((name, *(f"{one[kind][reason]:,}" for one in columns.values())))
+    lines.append(("**accepted**", *(f"{one['accepted']:,}" for one in columns.values())))
+    lines.append(("of those asked", *(metrics.told(one["rate"]) for one in columns.values())))
+    return _table(("generated texts", *columns), lines)
+
+
+def _judge(found: Mapping[str, Any]) -> str:
+    judge = found["judge"]
+    who = {"tfidf": "a TF-IDF model of the training part", "release": "a release of before"}
+    return (
+        f"Written by {found['model']} after {found['parents']:,} training rows, in "
+        f"{found['requests']:,} requests. A reason counts texts that those above it let by. Another"
+        f" label: by {who[judge['family']]}, macro-F1 {judge['validation_macro_f1']:.3f} on validation."
+    )
 
 
 def _parts(split: Mapping[str, Any]) -> str:

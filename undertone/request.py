@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pandas as pd
 
 from undertone import batch, params, prompts
@@ -101,6 +102,22 @@ class Plan:
 
 def ballots(request: params.Request, codebook: Codebook) -> list[Ballot]:
     return [Ballot.of(name, voter, codebook) for name, voter in request.voters.items()]
+
+
+def chosen(table: pd.DataFrame, request: params.Request, *, seed: int) -> pd.DataFrame:
+    """The rows, in their order, that voters are asked about: those that people labelled and, up to
+    `request.rows`, others; all where it is empty or nobody is asked.
+
+    Each row's place in the queue is a digest of its id, so that who asks about more asks anew about
+    none.
+    """
+    if request.rows is None or not request.voters:
+        return table
+    by_hand = [column for column in table.columns if str(column).startswith("gold.")]
+    later = table[by_hand].isna().any(axis=1).to_numpy() if by_hand else np.ones(len(table), dtype=bool)
+    place = [hashlib.sha256(f"{seed} {one}".encode()).hexdigest() for one in table["id"]]
+    order = np.lexsort((np.array(place), later))
+    return table.iloc[np.sort(order[: max(request.rows, int((~later).sum()))])].reset_index(drop=True)
 
 
 def plan(

@@ -61,11 +61,11 @@ def rows(codebook: Codebook, count: int, gold: int, rng: np.random.Generator) ->
     there are fewer rows with a text than `gold`.
     """
     shares = _shares(codebook)
-    writer = _written if codebook.name == "gender" else _recombined(codebook)
+    own = writer(codebook)
     blank = _part(EMPTY_ROWS, count)
     exact, near = _part(EXACT_REPEATS, count), _part(NEAR_REPEATS, count)
     fresh = list(
-        islice(_distinct(writer, shares, codebook.many, rng), max(count - blank - exact - near, 1))
+        islice(_distinct(own, shares, codebook.many, rng), max(count - blank - exact - near, 1))
     )
     copied = [fresh[int(i)] for i in rng.integers(len(fresh), size=exact + near)]
     repeats = copied[:exact] + [replace(c, cell=_retyped(str(c.cell), rng)) for c in copied[exact:]]
@@ -76,6 +76,12 @@ def rows(codebook: Codebook, count: int, gold: int, rng: np.random.Generator) ->
         drawn = pd.Series([_pick(known, rng) for _ in range(len(table))], table.index)
         table[codebook.categories.column] = drawn.where(table["comment_id"].notna())
     return table
+
+
+def writer(codebook: Codebook) -> Writer:
+    """Who writes the comments of a codebook, before they are `typed`; `Problem` where a label has no
+    examples."""
+    return _written if codebook.name == "gender" else _recombined(codebook)
 
 
 def write_workbook(frame: pd.DataFrame, path: Path) -> None:
@@ -112,7 +118,7 @@ def _distinct(
         drawn = rng.choice(len(ids), size=size, replace=False, p=weights)
         labels = tuple(ids[i] for i in sorted(drawn))
         for _ in range(50):
-            text = _typed(writer(labels, rng), rng)
+            text = typed(writer(labels, rng), rng)
             if text not in seen:
                 break
         seen.add(text)
@@ -188,7 +194,7 @@ def _spliced(first: str, second: str, spaced: bool, rng: np.random.Generator) ->
     return (" " if spaced else "").join(kept)
 
 
-def _typed(text: str, rng: np.random.Generator) -> str:
+def typed(text: str, rng: np.random.Generator) -> str:
     """`text` as people type it: a capital at a sentence's start mostly, now and then a slip."""
     text = _SENTENCE_START.sub(lambda start: start[0].upper(), text)
     if rng.random() < 0.1:

@@ -21,7 +21,7 @@ from undertone.params import Source
 from undertone.prescan import kind_of
 
 PRIVATE = "private"  # the remote that a source's files are pinned to, where .dvc/config has it
-_RESERVED = ("answers", "standin")  # folders of data/raw that hold something else
+_RESERVED = ("answers", "review", "reviews", "standin")  # folders of data/ that hold something else
 _CORRUPT = Path(".dvc/tmp/corrupt")  # not known to git
 _OBJECTS = 32  # hexadecimal digits of an object's name
 _CHUNK = 2**20
@@ -43,13 +43,13 @@ def add(
             remedy=f"Take small letters, digits and _, a letter first; not {' or '.join(_RESERVED)}.",
         )
     folder = Path("data/raw") / source
-    pointer = folder.with_name(f"{source}.dvc")
+    pointer = pointer_of(folder)
     targets = {path: folder / path.name for path in given}
     if len(set(targets.values())) < len(given):
         raise Problem("two files of one name", where=", ".join(map(str, given)))
     for path, target in targets.items():
         _check(path, target, settings, source)
-    _check_folder(folder, pointer)
+    check_folder(folder)
     new = [path for path, target in targets.items() if not _same(path, target)]
     taken = [targets[path] for path in new if targets[path].exists()]
     if taken and not replace:
@@ -62,9 +62,7 @@ def add(
     for path in new:
         with files.whole(targets[path]) as beside:
             shutil.copyfile(path, beside)
-    # never `dvc remove` first, which forgets the remote that the output is pinned to
-    _dvc("add", str(folder))
-    remote = _pin(pointer)
+    remote = track(folder)
     lines = [f"{folder}: {len(_tables(folder))} files, {files.size(folder):,} bytes, tracked by DVC"]
     if push:
         _dvc("push", *(["--remote", remote] if remote else []), str(pointer))
@@ -98,7 +96,20 @@ def _check(path: Path, target: Path, settings: Source | None, source: str) -> No
         )
 
 
-def _check_folder(folder: Path, pointer: Path) -> None:
+def track(folder: Path) -> str | None:
+    """Has DVC track a folder below data/; the remote that it goes to, None for the default."""
+    # never `dvc remove` first, which forgets the remote that the output is pinned to
+    _dvc("add", str(folder))
+    return _pin(pointer_of(folder))
+
+
+def pointer_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.dvc")
+
+
+def check_folder(folder: Path) -> None:
+    """`Problem` where a folder that DVC tracks is not what its pointer says."""
+    pointer = pointer_of(folder)
     if not pointer.exists():
         return
     for record in integrity.pointed(pointer):

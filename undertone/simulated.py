@@ -32,7 +32,7 @@ FAULTS = {
     "repeated": 0.003,
 }
 UNKNOWN = 3  # answers to requests that nobody made
-_REFUSALS = (
+REFUSALS = (
     "I'm sorry, but I can't help with that.",
     "I cannot assist with this request.",
     "抱歉，我无法回答这个问题。",
@@ -71,7 +71,7 @@ def answers(
         rng = np.random.default_rng([seed, number])
         own = asked[asked["voter"] == name]
         right = [_labels(truth.get(id_, ""), codebook) for id_ in own["id"]]
-        given = _given(right, _accuracy(voter, name), codebook, rng)
+        given = _given(right, accuracy(voter, name), codebook, rng)
         lines, errors = _answered(own["custom_id"].tolist(), given, voter, codebook, rng)
         for kind, content in (("output", lines), ("errors", errors)):
             with (out / f"{name}.{kind}.jsonl").open("w", encoding="utf-8") as file:
@@ -80,18 +80,19 @@ def answers(
     return f"{written:,} simulated answers of {len(voters)} voters"
 
 
-def _accuracy(voter: Voter, name: str) -> float:
+def accuracy(voter: Voter, name: str) -> float:
+    """How often it is right; `Problem` where its model is no `simulated:<share>`."""
     try:
-        accuracy = float(voter.model.removeprefix(PREFIX)) if voter.model.startswith(PREFIX) else -1.0
+        share = float(voter.model.removeprefix(PREFIX)) if voter.model.startswith(PREFIX) else -1.0
     except ValueError:
-        accuracy = -1.0
-    if not 0 < accuracy <= 1:
+        share = -1.0
+    if not 0 < share <= 1:
         raise Problem(
             f"voter {name}: '{voter.model}' is no simulated model",
             where="params.yaml",
             remedy="Write simulated: and a share, such as simulated:0.9, or choose another door.",
         )
-    return accuracy
+    return share
 
 
 def _labels(names: str, codebook: Codebook) -> tuple[str, ...]:
@@ -130,7 +131,7 @@ def _answered(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The lines of the output file, in no order, and those of the error file."""
     prompt = codebook.prompt(voter.prompt)
-    fate = _fates(len(custom_ids), rng)
+    fate = fates(len(custom_ids), FAULTS, rng)
     lines: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
     for custom_id, labels, fault in zip(custom_ids, given, fate, strict=True):
@@ -138,28 +139,30 @@ def _answered(
         if fault == "missing":
             continue
         if fault == "provider_error":
-            errors.append(_error(custom_id))
+            errors.append(error(custom_id))
         elif fault == "refused":
-            lines.append(_line(custom_id, _pick(_REFUSALS, rng), voter))
+            lines.append(line(custom_id, pick(REFUSALS, rng), voter))
         elif fault == "unparsable":
-            lines.append(_line(custom_id, _pick(_MUSINGS, rng), voter))
+            lines.append(line(custom_id, pick(_MUSINGS, rng), voter))
         elif fault == "out_of_schema":
-            lines.append(_line(custom_id, f"[{len(codebook.labels) + 90}]", voter))
+            lines.append(line(custom_id, f"[{len(codebook.labels) + 90}]", voter))
         else:
-            lines.append(_line(custom_id, said, voter))
+            lines.append(line(custom_id, said, voter))
             if fault == "repeated":
-                lines.append(_line(custom_id, said, voter))
+                lines.append(line(custom_id, said, voter))
             elif fault == "duplicate":
                 other = next(one for one in codebook.space.labels if (one,) != labels)
-                lines.append(_line(custom_id, _said((other,), prompt, codebook, rng), voter))
-    lines += [_line(f"nobody-{at}", "[0]", voter) for at in range(UNKNOWN)]
+                lines.append(line(custom_id, _said((other,), prompt, codebook, rng), voter))
+    lines += [line(f"nobody-{at}", "[0]", voter) for at in range(UNKNOWN)]
     return [lines[at] for at in rng.permutation(len(lines))], errors
 
 
-def _fates(count: int, rng: np.random.Generator) -> list[str]:
+def fates(count: int, faults: Mapping[str, float], rng: np.random.Generator) -> list[str]:
+    """What goes wrong with each of `count`, empty where nothing does: of every fault its share, and one
+    at least."""
     fate = [""] * count
     places = iter(rng.permutation(count).tolist())
-    for fault, share in FAULTS.items():
+    for fault, share in faults.items():
         for _ in range(max(1, round(share * count))):
             if (at := next(places, None)) is not None:
                 fate[at] = fault
@@ -173,13 +176,14 @@ def _said(labels: tuple[str, ...], prompt: Prompt, codebook: Codebook, rng: np.r
         return answer if rng.random() < 0.7 else f"```json\n{answer}\n```"
     (label,) = (label for label in codebook.labels if label.id in labels)
     if prompt.reasoning:
-        return f"{_pick(_THOUGHTS, rng)}\n{prompts.answer(prompt, label)}"
+        return f"{pick(_THOUGHTS, rng)}\n{prompts.answer(prompt, label)}"
     forms = (prompts.answer(prompt, label), f"({label.answer})", label.answer, label.name)
-    likely = forms[0] if rng.random() < 0.8 else _pick(forms, rng)
-    return _pick(_FRAMES, rng).replace("{answer}", likely)
+    likely = forms[0] if rng.random() < 0.8 else pick(forms, rng)
+    return pick(_FRAMES, rng).replace("{answer}", likely)
 
 
-def _line(custom_id: str, content: str, voter: Voter) -> dict[str, Any]:
+def line(custom_id: str, content: str, voter: Voter) -> dict[str, Any]:
+    """An answer as a batch service writes it."""
     message = {"role": "assistant", "content": content}
     body = {
         "object": "chat.completion",
@@ -191,11 +195,12 @@ def _line(custom_id: str, content: str, voter: Voter) -> dict[str, Any]:
     return {"id": f"b-{custom_id}", "custom_id": custom_id, "response": response, "error": None}
 
 
-def _error(custom_id: str) -> dict[str, Any]:
+def error(custom_id: str) -> dict[str, Any]:
+    """A failure as a batch service writes it."""
     error = {"code": "server_error", "message": "The server had an error."}
     response = {"status_code": 500, "request_id": f"r-{custom_id}", "body": {"error": error}}
     return {"id": f"b-{custom_id}", "custom_id": custom_id, "response": response, "error": error}
 
 
-def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[int(rng.integers(len(options)))]

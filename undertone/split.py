@@ -134,22 +134,23 @@ def folds(
 
 def synthetic(table: pd.DataFrame) -> Rows:
     """Which rows were made from others: those with a `parent`; none where there is no such column."""
-    if "parent" not in table:
-        return np.zeros(len(table), dtype=bool)
-    return np.asarray(_named(table) != "")
+    return np.asarray(named(table) != "")
 
 
 def parents(table: pd.DataFrame) -> tuple[Numbers, Numbers]:
     """For each parent that a row names the numbers of both rows; the parent's is -1 if it isn't here."""
     if "parent" not in table:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    named = _named(table).str.split(JOINED).reset_index(drop=True).explode().str.strip()
-    named = named[named != ""]
-    of = pd.Index(table["id"]).get_indexer(pd.Index(named))
-    return named.index.to_numpy(dtype=np.int64), of.astype(np.int64)
+    each = named(table).str.split(JOINED).reset_index(drop=True).explode().str.strip()
+    each = each[each != ""]
+    of = pd.Index(table["id"]).get_indexer(pd.Index(each))
+    return each.index.to_numpy(dtype=np.int64), of.astype(np.int64)
 
 
-def _named(table: pd.DataFrame) -> "pd.Series[str]":
+def named(table: pd.DataFrame) -> "pd.Series[str]":
+    """The parents of each row, empty for one without."""
+    if "parent" not in table:
+        return pd.Series("", index=table.index, dtype="str")
     return table["parent"].astype("object").fillna("").astype("str").str.strip()
 
 

@@ -1,13 +1,14 @@
 """The tables that stages hand to each other, checked on the way in and on the way out.
 
 `comments`: `id`, `text`, `group`, `time`, `part` (an official split), `file`, `sheet`, `row`,
-`meta.<column>`, `label.<label>` and `gold.<label>` (0 or 1, empty where a row has no label).
-After cleaning also `repeat` (rows with the same number repeat each other); where voters gave the
-labels also `silver.<label>` (their fused scores), `teachers`, `prompts`, `answered`; after the split
-`part` is train, validation or test, and `fold.<repeat>.<fold>` the same for each model of a
-cross-validation; `parent`, if there is one, names the rows that a synthetic row was made from (ids
-joined by `;`). `scores`: `id` and a column 0..1 for each label, empty all along the row of a text that
-got no valid answer.
+`meta.<column>`, `label.<label>` and `gold.<label>` (0 or 1, empty where a row has no label). After
+cleaning also `repeat` (rows with the same number repeat each other); where voters gave the labels also
+`silver.<label>` (their fused scores), `teachers`, `prompts`, `answered`; where people reviewed rows,
+`reviewers`, `reviewed` (the day) and `inclusion` of rows with gold; after the split `part` is train,
+validation or test, and `fold.<repeat>.<fold>` the same for each model of a cross-validation; `parent`,
+if there is one, names the rows that a synthetic row was made from (ids joined by `;`). What a candidate
+learns from has `weight` and `origin` besides, see `compose`. `scores`: `id` and a column 0..1 for each
+label, empty all along the row of a text that got no valid answer.
 """
 
 from pathlib import Path

@@ -74,15 +74,21 @@ class Workbook:
         """The wanted columns of a sheet; `Problem` where it is damaged or a column is missing."""
         place = Place(self.where, name)
         with damaged(str(place)):
-            if self._shared is None:
-                part = self._parts.get("sharedStrings")
-                self._shared = strings_of(self.archive.read(part), self.where) if part else []
-            values = _Values(self._shared, self._formats, self._from_1904)
+            values = self._values()
             xml = self.archive.read(self.sheets[name].part)
             try:
                 return _grid(frame_of(xml, str(place), usual=True), wanted, place, values)
             except Unusual:
                 return _grid(frame_of(xml, str(place), usual=False), wanted, place, values)
+
+    def header(self, name: str) -> dict[str, str]:
+        """Letters of the columns → what the sheet's first row holds there, where it holds anything."""
+        where = str(Place(self.where, name))
+        with damaged(where):
+            rows = frame_of(self.archive.read(self.sheets[name].part), where, usual=False).rows
+            row, _, writing, texts = next(rows, (1, False, ((), ()), ()))
+            held = zip(writing[0], _headers(writing, texts, self._values()), strict=True)
+            return {letters: text for letters, text in held if text} if row == 1 else {}
 
     def is_empty(self, name: str) -> bool:
         """Whether no cell of the sheet holds anything."""
@@ -90,6 +96,12 @@ class Workbook:
         with damaged(where):
             rows = frame_of(self.archive.read(self.sheets[name].part), where, usual=False).rows
             return not any(value for *_, values in rows for value in values)
+
+    def _values(self) -> "_Values":
+        if self._shared is None:
+            part = self._parts.get("sharedStrings")
+            self._shared = strings_of(self.archive.read(part), self.where) if part else []
+        return _Values(self._shared, self._formats, self._from_1904)
 
     def _open(self) -> None:
         root = self._links("")
@@ -220,13 +232,18 @@ def _slots(
     writing: Writing, texts: Sequence[str], wanted: Wanted, place: Place, values: "_Values"
 ) -> dict[str, int]:
     """Letters of the wanted columns → their place among the wanted ones, from the header's cells."""
+    headers = _headers(writing, texts, values)
+    return {writing[0][at]: slot for slot, at in enumerate(wanted.among(headers, place))}
+
+
+def _headers(writing: Writing, texts: Sequence[str], values: "_Values") -> list[str]:
     headers = []
     for head, text in zip(writing[1], texts, strict=True):
         try:
             headers.append(values.reader(head, exact=False)(text) if _is_valued(head) else "")
         except _Fault:
             headers.append("")
-    return {writing[0][at]: slot for slot, at in enumerate(wanted.among(headers, place))}
+    return headers
 
 
 def _refuse_merged(

@@ -9,9 +9,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from undertone import metrics, tables
 from undertone.errors import Problem
@@ -25,10 +27,31 @@ Log = Callable[[int, Mapping[str, float]], None]  # step, values
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and what is true of them, [n, labels]."""
+    """Texts, what is true of them, [n, labels], and what each weighs in training, [n]: 1 unless told.
+
+    A row of weight 2 is learnt from as if it stood there twice; of weight 0, not at all.
+    """
 
     texts: Sequence[str]
     truth: Flags
+    weights: NDArray[np.float64] = None  # type: ignore[assignment]  # ones
+
+    def __post_init__(self) -> None:
+        given = np.ones(len(self.texts)) if self.weights is None else self.weights
+        weights = np.asarray(given, dtype=np.float64)
+        wrong = int((~(weights >= 0) | np.isinf(weights)).sum())  # also counts NaN
+        if wrong or len(weights) != len(self.texts):
+            what = f"{wrong} of {len(weights)} weights for {len(self.texts)} texts are no weights"
+            raise Problem(what, where="train")
+        object.__setattr__(self, "weights", weights)
+
+    def weighing(self) -> "Examples":
+        """Those that weigh anything."""
+        rows = np.flatnonzero(self.weights > 0)
+        if len(rows) == len(self.texts):
+            return self
+        texts = [self.texts[row] for row in rows.tolist()]
+        return Examples(texts, self.truth[rows], self.weights[rows])
 
 
 @dataclass(frozen=True)
@@ -43,6 +66,16 @@ class Start:
     base: Path | None = None
     instruction: Instruction | None = None
 
+    @classmethod
+    def of(
+        cls, settings: Settings, *, seed: int, base: Path, adapted: Path, asked: Mapping[str, Any]
+    ) -> Self:
+        """What the stages before left for a candidate; `asked`: its instruction as JSON, perhaps
+        empty."""
+        chosen = adapted if settings.adapt else base
+        instruction = Instruction.from_json(asked) if asked else None
+        return cls(seed, chosen if settings.base else None, instruction)
+
 
 class Classifier(Protocol):
     """What every family's `Model` can do."""
@@ -53,7 +86,8 @@ class Classifier(Protocol):
     def __init__(self, settings: Settings, space: LabelSpace, start: Start) -> None: ...
 
     def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
-        """Learn from `train`; `validation` may only decide when to stop and what is kept.
+        """Learn from `train`, all of whose rows weigh more than 0; `validation` may only decide when to
+        stop and what is kept, and weighs alike.
 
         `state`: a folder, perhaps not there yet, that outlives a kill: a second call with the same
         arguments goes on from what it holds. The caller removes it when the model is saved.
@@ -88,11 +122,13 @@ class Graph:
 
 
 def examples(table: pd.DataFrame, part: str, space: LabelSpace) -> Examples:
-    """The texts of one part and their labels; `Problem` where the part has no row."""
+    """The texts of one part, their labels and, where there is a column `weight`, their weights;
+    `Problem` where the part has no row."""
     rows = table[table["part"] == part]
     if rows.empty:
         raise Problem(f"the {part} part has no rows", where="split")
-    return Examples(rows["text"].tolist(), tables.judged(rows, "label", space) > 0.5)
+    weights = rows["weight"].to_numpy(np.float64) if "weight" in rows else np.ones(len(rows))
+    return Examples(rows["text"].tolist(), tables.judged(rows, "label", space) > 0.5, weights)
 
 
 def scored(model: Classifier, texts: Sequence[str]) -> Scores:

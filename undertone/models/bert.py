@@ -41,13 +41,13 @@ class Model:
         self._model.eval().to(encoder.device())
 
     def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
-        loss = losses.Loss(self._own, train.truth, self.space.many)
+        loss = losses.Loss(self._own, train.truth, self.space.many, train.weights)
         chosen = training.watched(len(train.texts), self._seed)
         watched = Examples([train.texts[row] for row in chosen], train.truth[chosen])
 
         def learn(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-            truth = batch.pop("truth")
-            return loss(model(**batch).logits, truth)
+            truth, weights = batch.pop("truth"), batch.pop("weight")
+            return loss(model(**batch).logits, truth, weights)
 
         def judge() -> dict[str, float]:
             logits = self._logits(validation.texts)
@@ -64,8 +64,14 @@ class Model:
         training.train(
             self._model,
             [
-                {**{key: encoded[key][row] for key in encoded}, "truth": truth.astype(np.float32)}
-                for row, truth in enumerate(train.truth)
+                {
+                    **{key: encoded[key][row] for key in encoded},
+                    "truth": truth.astype(np.float32),
+                    "weight": weight,
+                }
+                for row, (truth, weight) in enumerate(
+                    zip(train.truth, train.weights.tolist(), strict=True)
+                )
             ],
             own=self._own,
             truth=train.truth,
@@ -73,7 +79,7 @@ class Model:
             lengths=[len(ids) for ids in encoded["input_ids"]],
             collate=DataCollatorWithPadding(self._tokenizer),
             loss=learn,
-            weigh=lambda batch: loss.weight(batch["truth"]),
+            weigh=lambda batch: loss.weight(batch["truth"], batch["weight"]),
             judge=judge,
             seed=self._seed,
             job="\n".join(validation.texts).encode() + validation.truth.tobytes(),

@@ -35,7 +35,8 @@ class Model:
     def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
         rows = imbalance.once(train.truth, self._own, seed=self._seed)
         log(0, imbalance.lost(train.truth, rows, self.space.labels))
-        self._head.fit(self._embed([train.texts[row] for row in rows]), train.truth[rows])
+        texts = [train.texts[row] for row in rows]
+        self._head.fit(self._embed(texts), train.truth[rows], train.weights[rows])
 
     def scores(self, texts: Sequence[str]) -> Scores:
         return self._head.scores(self._embed(texts))

@@ -123,11 +123,12 @@ class Model:
     def _fit_answers(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
         own = self._own
         self._sets = language.answerable(self.space, train.truth)
-        drawn = train.truth[imbalance.epoch(train.truth, own, seed=0, number=0)]
-        self._offset = -own.logit_adjustment * imbalance.prior(drawn, self.space.many)
+        drawn = imbalance.epoch(train.truth, own, seed=0, number=0)
+        prior = imbalance.prior(train.truth[drawn], self.space.many, train.weights[drawn])
+        self._offset = -own.logit_adjustment * prior
         rows = [self._row(text, flags) for text, flags in zip(train.texts, train.truth, strict=True)]
         prefix = packing.shared(rows)
-        weights = losses.row_weights(train.truth, own, self.space.many)
+        weights = losses.row_weights(train.truth, own, self.space.many, train.weights)
         judge, job = self._judge(train, validation), self._job(validation)
         training.train(
             self._model,
@@ -227,12 +228,13 @@ class Model:
         told = [self._read(text) for text in train.texts]
         encoded = self._tokenizer(told, truncation=True, max_length=own.max_length)
         truth = train.truth.astype(np.float32)
-        loss = losses.Loss(own, train.truth, self.space.many)
+        loss = losses.Loss(own, train.truth, self.space.many, train.weights)
+        apart = ("truth", "weight")  # what a batch holds that the model isn't given
         training.train(
             self._model,
             [
-                {**{key: encoded[key][row] for key in encoded}, "truth": truth[row]}
-                for row in range(len(train.texts))
+                {**{key: encoded[key][row] for key in encoded}, "truth": truth[row], "weight": weight}
+                for row, weight in enumerate(train.weights.tolist())
             ],
             own=own,
             truth=train.truth,
@@ -240,9 +242,11 @@ class Model:
             lengths=[len(ids) for ids in encoded["input_ids"]],
             collate=DataCollatorWithPadding(self._tokenizer),
             loss=lambda model, batch: loss(
-                model(**{key: batch[key] for key in batch if key != "truth"}).logits, batch["truth"]
+                model(**{key: batch[key] for key in batch if key not in apart}).logits,
+                batch["truth"],
+                batch["weight"],
             ),
-            weigh=lambda batch: loss.weight(batch["truth"]),
+            weigh=lambda batch: loss.weight(batch["truth"], batch["weight"]),
             judge=self._judge(train, validation),
             seed=self._seed,
             job=self._job(validation),

@@ -47,7 +47,7 @@ class Model:
         counts = self._hash.transform(texts)
         self._columns = np.unique(counts.indices).astype(np.int64)
         self._idf = TfidfTransformer().fit(counts[:, self._columns]).idf_
-        self._head.fit(self._features(texts), train.truth[rows])
+        self._head.fit(self._features(texts), train.truth[rows], train.weights[rows])
 
     def scores(self, texts: Sequence[str]) -> Scores:
         return self._head.scores(self._features(texts))

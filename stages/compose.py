@@ -1,0 +1,50 @@
+"""What a candidate learns from: the split's rows, and those that its mix adds to the training part."""
+
+from pathlib import Path
+
+from undertone import compose, split, stage, tables
+from undertone.files import read_json, write_json
+from undertone.labels import LabelSpace
+from undertone.params import Folds, Mix, Params
+
+STATE = Path("models/.state/doubts")  # where nothing is left: the judge's family learns at once
+FOLDS = Folds(k=5, repeats=1)
+
+
+def main(
+    params: Params,
+    *,
+    mix: Path,
+    labels: Path,
+    comments: Path,
+    generated: Path,
+    pseudo: Path,
+    out: Path,
+    counts: Path,
+) -> str:
+    own, space = read_json(mix), LabelSpace.load(labels)
+    weights = Mix.model_validate(own["weights"])
+    table = compose.compose(
+        tables.read(comments, split.NEEDS),
+        space,
+        weights,
+        params.clean,
+        added={compose.GENERATED: tables.read(generated), compose.PSEUDO: tables.read(pseudo)},
+    )
+    if weights.doubts:
+        from undertone import doubts, learning, models
+
+        start = models.Start(params.seed)
+        judge = learning.Learner(params.tfidf, space, start, params.calibrate, STATE)
+        train = table[table["part"] == "train"]
+        scores = doubts.out_of_fold(train, judge, FOLDS, params.clean, seed=params.seed)
+        table = compose.doubted(table, space, scores, weights.noise)
+    found = compose.told(table)
+    tables.write(table, out, compose.NEEDS)
+    write_json(counts, {**own, "rows": found})
+    shown = ", ".join(f"{one['rows']:,} {name}" for name, one in found.items())
+    return f"mix {own['name']}: {shown}"
+
+
+if __name__ == "__main__":
+    stage.run(main)

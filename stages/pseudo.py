@@ -1,0 +1,67 @@
+"""Labels for comments that have none, where an ensemble agrees; what it disagrees on goes to people."""
+
+from pathlib import Path
+
+from undertone import compose, learning, models, pseudo, stage, tables
+from undertone.files import read_json, remove, write_json
+from undertone.labels import LabelSpace, Scores
+from undertone.params import Mix, Params
+from undertone.split import NEEDS
+
+STATE = Path("models/.state")  # of trainings under way: private, and gone when they are done
+
+
+def main(
+    params: Params,
+    *,
+    source: str,
+    recipes: Path,
+    bases: Path,
+    adapted: Path,
+    instructions: Path,
+    labels: Path,
+    comments: Path,
+    labelled: Path,
+    split: Path,
+    out: Path,
+    queue: Path,
+    counts: Path,
+) -> str:
+    space, own, seed = LabelSpace.load(labels), params.pseudo, params.seed
+    rows = tables.read(split, NEEDS)
+    table, left_out = pseudo.pool(
+        tables.read(comments, NEEDS), tables.read(labelled), rows, params.clean
+    )
+    judged = rows[rows["part"] == "validation"].reset_index(drop=True)
+    texts = [table["text"].tolist(), judged["text"].tolist()]
+    spaces: list[LabelSpace] = []
+    scores: list[list[Scores]] = []
+    for name in own.candidates if len(table) else ():
+        chosen = models.Recipe.load(recipes / name / "recipe.json")
+        mix = Mix.model_validate(read_json(recipes / name / "mix.json")["weights"])
+        start = models.Start.of(
+            chosen.settings,
+            seed=seed,
+            base=bases / name,
+            adapted=adapted / name,
+            asked=read_json(instructions / f"{name}.json"),
+        )
+        state = STATE / source / "pseudo" / name / chosen.code
+        learner = learning.Learner(chosen.settings, space, start, params.calibrate, state)
+        learnt = compose.compose(rows, space, mix, params.clean, added={})
+        train, validation = (models.examples(learnt, part, space) for part in ("train", "validation"))
+        model, _ = learner.learn(train, validation, "all", lambda *_: None)
+        spaces.append(model.space)
+        scores.append([models.scored(model, some) for some in texts])
+    found = pseudo.labelled(
+        table, judged, scores, spaces, own, space, left_out, draws=params.evaluate.draws, seed=seed
+    )
+    tables.write(found.rows, out)
+    tables.write(found.queue, queue)
+    write_json(counts, found.told)
+    remove(STATE / source / "pseudo")
+    return found.line()
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,38 @@
+"""Gold labels of what people said of the comments that they were asked about, and their agreement."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from undertone import rehearsal, review, stage, tables
+from undertone.codebook import read_codebook
+from undertone.files import write_json
+from undertone.params import Params
+
+
+def main(
+    params: Params,
+    *,
+    source: str,
+    codebook: Path,
+    comments: Path,
+    reviews: Path,
+    out: Path,
+    summary: Path,
+) -> str:
+    book = read_codebook(codebook).asked(params.data.scheme)
+    table = tables.read(comments, ("id", "text", "group"))
+    own = [review.Review.load(path) for path in sorted((reviews / source).glob("*.parquet"))]
+    if simulated := params.review.simulated.get(source):
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".review", suffix=".tmp") as beside:
+            own += rehearsal.reviews(table, simulated, book, seed=params.seed, folder=Path(beside))
+    rng = np.random.default_rng(params.seed)
+    found = review.settled(own, table, book.space, draws=params.evaluate.draws, rng=rng)
+    tables.write(found.table, out)
+    write_json(summary, found.told if own else {})
+    return review.told(found.told) if own else "nothing was reviewed"
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,48 @@
+"""The rows that people label next: those most like a rare label's examples, and some by chance."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from undertone import embeddings, review, search, silver, stage, tables
+from undertone.codebook import read_codebook
+from undertone.files import root, write_json
+from undertone.params import Params
+
+
+def main(
+    params: Params,
+    *,
+    source: str,
+    codebook: Path,
+    comments: Path,
+    reviewed: Path,
+    labelled: Path,
+    split: Path,
+    out: Path,
+    summary: Path,
+) -> str:
+    book = read_codebook(codebook)
+    asked = book.asked(params.data.scheme).space
+    given = review.merged(tables.read(comments, (*search.NEEDS, "part")), tables.read(reviewed), asked)
+    table, _ = silver.labelled(given, None, book, params.data.scheme)
+    parts = tables.read(split, ("id", "part"))
+    queue, counts = search.search(
+        table,
+        params.search.labels.get(source, []),
+        search.known(table, tables.read(labelled), book.learnt(params.data.scheme).space),
+        people=search.seen(table),
+        held=search.held(table, parts),
+        book=book.learnt(params.data.scheme),
+        settings=params.search,
+        embed=partial(embeddings.embed, settings=params.search, kept=root() / embeddings.KEPT),
+        rng=np.random.default_rng(params.seed),
+    )
+    tables.write(queue, out, ("id", "arm", "inclusion"))
+    write_json(summary, counts)
+    return search.line(counts)
+
+
+if __name__ == "__main__":
+    stage.run(main)

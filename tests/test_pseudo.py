@@ -1,0 +1,225 @@
+"""Labels by an ensemble: accepted where it agrees, given to people where it doesn't."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.pseudo import main as stage
+from undertone import models, pseudo, tables
+from undertone.files import md5, read_json, write_json
+from undertone.labels import LabelSpace, Scores
+from undertone.params import Clean, Mix, Pseudo, Queue, read_params
+
+SPACE = LabelSpace.of("c", ["a", "b"])
+MANY = LabelSpace.of("c", ["a", "b"], many=True)
+
+
+def how(combine: Any = "mean", threshold: float = 0.9, disagreed: int = 9, random: int = 0) -> Pseudo:
+    queue = Queue(disagreed=disagreed, random=random)
+    return Pseudo(candidates=["x", "y"], combine=combine, threshold=threshold, queue=queue)
+
+
+def scores(*a: float) -> Scores:
+    return np.array([[one, 1 - one] for one in a])
+
+
+def table(rows: int) -> pd.DataFrame:
+    found = pd.DataFrame({"id": [f"p{at}" for at in range(rows)], "text": "t", "group": ""})
+    found["repeat"] = np.arange(rows)
+    return found.assign(part="")
+
+
+def said(settings: Pseudo, *each: Scores, space: LabelSpace = SPACE) -> pseudo.Said:
+    return pseudo.combined(each, [space] * len(each), settings, space)
+
+
+def test_the_mean_is_as_confident_as_the_mean_of_the_scores() -> None:
+    found = said(how(), scores(0.95, 0.99, 0.2), scores(0.9, 0.4, 0.1))
+    np.testing.assert_allclose(found.confidence, [0.925, 0.695, 0.85])
+    assert found.decided.argmax(axis=1).tolist() == [0, 0, 1]
+    assert found.alike.tolist() == [True, False, True]
+    assert found.accepted(0.9).tolist() == [True, False, False]
+
+
+def test_a_vote_is_as_confident_as_its_share_however_sure_the_others_are() -> None:
+    found = said(how("vote"), scores(0.51, 0.99), scores(0.6, 0.4), scores(0.01, 0.3))
+    np.testing.assert_allclose(found.confidence, [2 / 3, 2 / 3])
+    assert found.decided.argmax(axis=1).tolist() == [0, 1]
+    assert found.accepted(2 / 3).all()
+    assert not found.accepted(0.7).any()
+
+
+def test_of_equally_many_votes_the_likelier_label_wins() -> None:
+    found = said(how("vote", 0.5), scores(0.6, 0.9), scores(0.1, 0.4))
+    assert found.decided.argmax(axis=1).tolist() == [1, 0]
+    assert found.accepted(0.5).all()
+
+
+def test_a_text_that_one_gave_no_valid_answer_has_no_label_and_no_queue() -> None:
+    mute = np.array([[np.nan, np.nan], [0.99, 0.01]])
+    for combine in ("mean", "vote"):
+        settings = how(combine)
+        found = said(settings, mute, scores(0.99, 0.99))
+        assert found.accepted(0.9).tolist() == [False, True]
+        assert found.decided.any(axis=1).tolist() == [False, True]
+        assert pseudo.queue(table(2), found, settings, seed=0).empty
+
+
+def test_of_many_labels_the_least_sure_one_counts_and_none_is_an_answer() -> None:
+    both, none = np.array([[0.95, 0.97]]), np.array([[0.02, 0.1]])
+    found = said(how(), np.vstack([both, none]), np.vstack([both, none]), space=MANY)
+    assert found.decided.tolist() == [[True, True], [False, False]]
+    np.testing.assert_allclose(found.confidence, [0.95, 0.9])
+    found = said(how("vote"), both, np.array([[0.95, 0.2]]), both, space=MANY)
+    assert found.decided.tolist() == [[True, True]]
+    np.testing.assert_allclose(found.confidence, [2 / 3])
+
+
+def test_the_queue_holds_the_most_doubtful_disagreement_and_a_random_part_of_the_rest() -> None:
+    one = scores(0.9, 0.8, 0.7, 0.99, 0.99, 0.55)
+    other = scores(0.4, 0.45, 0.4, 0.99, 0.98, 0.55)
+    settings = how(disagreed=2, random=2)
+    found = pseudo.queue(table(6), said(settings, one, other), settings, seed=3)
+    arms = found.groupby("arm")["id"].apply(set)
+    assert arms["disagreed"] == {"p2", "p1"}  # 0.55 and 0.625; the third, 0.65, is one of the others
+    assert arms["random"] <= {"p0", "p3", "p4", "p5"}
+    assert found.set_index("arm")["inclusion"].to_dict() == {"disagreed": 1.0, "random": 0.5}
+
+
+def test_rows_and_counts_say_the_same() -> None:
+    pool, checked = table(4), table(2).assign(**{"label.a": [1.0, 0.0], "label.b": [0.0, 1.0]})
+    each = [(scores(0.99, 0.1, 0.7, 0.02), scores(0.95, 0.95)) for _ in range(2)]
+    found = pseudo.labelled(
+        pool, checked, each, [SPACE, SPACE], how(), SPACE, left_out=7, draws=100, seed=0
+    )
+    assert found.rows["id"].tolist() == ["p0", "p1", "p3"]
+    assert found.rows[["label.a", "label.b"]].to_numpy().tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert found.rows["confidence"].min() == pytest.approx(0.9)
+    told = found.told
+    assert (told["pool"], told["accepted"], told["disagreed"], told["in_doubt"]) == (4, 3, 0, 1)
+    assert told["labels"] == {"a": {"accepted": 1, "rejected": 1}, "b": {"accepted": 2, "rejected": 0}}
+    assert list(told["left_out"].values()) == [7]
+    right = told["accuracy"]["label"]
+    assert (right["value"], right["n"], right["of"]) == (0.5, 2, 2)
+    assert told["accuracy"]["gold"] is told["accuracy"]["pool_gold"] is None
+    assert found.line().startswith("4 rows without a label → 3 accepted, right in 0.500 [")
+
+
+def test_people_s_labels_in_the_pool_judge_what_is_accepted() -> None:
+    pool = table(3).assign(**{"gold.a": [1.0, np.nan, 1.0], "gold.b": [0.0, np.nan, 0.0]})
+    checked = table(1).assign(**{"label.a": [1.0], "label.b": [0.0]})
+    each = [(scores(0.99, 0.99, 0.6), scores(0.95))] * 2
+    found = pseudo.labelled(
+        pool, checked, each, [SPACE, SPACE], how(), SPACE, left_out=0, draws=100, seed=0
+    )
+    right = found.told["accuracy"]["pool_gold"]
+    assert (right["value"], right["n"], right["of"]) == (1.0, 1, 2)
+
+
+def test_without_an_ensemble_nothing_has_a_label() -> None:
+    found = pseudo.labelled(table(3), table(2), [], [], how(), SPACE, left_out=0, draws=100, seed=0)
+    assert list(found.rows.columns) == ["id", "text", "label.a", "label.b", "confidence"]
+    assert list(found.queue.columns) == ["id", "arm", "inclusion"]
+    assert found.rows.empty
+    assert found.queue.empty
+    assert found.told == {}
+    assert found.line().startswith("no ensemble")
+
+
+def test_the_pool_has_no_label_and_nothing_of_validation_or_test() -> None:
+    comments = table(6).assign(text=[f"{at}{at} {'lorem' * at}" for at in range(6)])
+    comments["group"] = ["v", "t", "", "", "V ", ""]
+    comments["repeat"] = [0, 1, 2, 3, 4, 1]
+    labelled = comments.assign(**{"label.a": [1.0, 0.0, 1.0, np.nan, np.nan, np.nan]})
+    parts = pd.DataFrame({"id": ["p0", "p1", "p2"], "part": ["validation", "test", "train"]})
+    alike = Clean(similarity=0.8, shingle=5)
+    found, left_out = pseudo.pool(comments, labelled, parts, alike)
+    assert found["id"].tolist() == ["p3"]  # p4 is by the author of p0, p5 repeats p1
+    assert left_out == 2
+    assert pseudo.pool(comments, labelled[:3], parts, alike)[0]["id"].tolist() == ["p3"]
+    assert pseudo.pool(comments[:3], labelled, parts, alike)[0].empty
+
+
+def run(folder: Path, settings: Pseudo) -> str:
+    """The stage, on 160 comments of which the last 40 have no label; p0 to p9 are validation, p10 to p19
+    test, and p150 is by the author of p3."""
+    rng = np.random.default_rng(4)
+    words = "equal pay leave office meeting boss team work never kind fair".split()
+    texts = [" ".join(rng.choice(words, rng.integers(3, 12))) for _ in range(160)]
+    comments = pd.DataFrame({"id": [f"p{at}" for at in range(160)], "text": texts, "part": ""})
+    comments["group"] = ["author" if at in (3, 150) else "" for at in range(160)]
+    comments["repeat"] = np.arange(160)
+    labelled = comments.copy()
+    fair = np.array(["fair" in text.split() for text in texts])
+    labelled["label.a"] = np.where(comments.index < 120, fair, np.nan)
+    labelled["label.b"] = 1 - labelled["label.a"]
+    split = labelled[:120].assign(part=["validation"] * 10 + ["test"] * 10 + ["train"] * 100)
+    for name, rows in (("comments", comments), ("labelled", labelled), ("split", split)):
+        tables.write(rows, folder / f"{name}.parquet")
+    SPACE.save(folder / "space.json")
+    for name, c in (("x", 50.0), ("y", 0.05)):  # the second knows little but which label is common
+        own = read_params().tfidf.model_copy(update={"c": c, "class_weights": "none"})
+        (folder / "recipes" / name).mkdir(parents=True, exist_ok=True)
+        models.Recipe(name, own, "code").save(folder / "recipes" / name / "recipe.json")
+        mix = Mix(table=1.0).model_dump()
+        write_json(folder / "recipes" / name / "mix.json", {"name": "own", "weights": mix})
+        write_json(folder / "instructions" / f"{name}.json", {})
+    return stage(
+        read_params().model_copy(update={"pseudo": settings}),
+        source="standin",
+        recipes=folder / "recipes",
+        bases=folder / "bases",
+        adapted=folder / "adapted",
+        instructions=folder / "instructions",
+        labels=folder / "space.json",
+        comments=folder / "comments.parquet",
+        labelled=folder / "labelled.parquet",
+        split=folder / "split.parquet",
+        out=folder / "pseudo.parquet",
+        queue=folder / "queue.parquet",
+        counts=folder / "counts.json",
+    )
+
+
+@pytest.mark.parametrize("combine", ["mean", "vote"])
+def test_an_ensemble_labels_the_pool_and_gives_people_what_it_cannot(
+    combine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path.cwd()
+    settings = how(combine, 0.6, disagreed=3, random=2)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text("utf-8"), "utf-8")
+    left = tmp_path / "models/.state/standin/pseudo/of a run that was killed"
+    left.mkdir(parents=True)
+    told = run(tmp_path, settings)
+    found, counts = tables.read(tmp_path / "pseudo.parquet"), read_json(tmp_path / "counts.json")
+    texts = tables.read(tmp_path / "comments.parquet").set_index("id")["text"]
+    assert 0 < len(found) == counts["accepted"] < counts["pool"]
+    assert told.startswith(f"{counts['pool']} rows without a label → {len(found)} accepted, right in")
+    assert set(found["id"]) <= {f"p{at}" for at in range(120, 160)} - {"p150"}
+    assert (found["text"] == texts[found["id"]].to_numpy()).all()
+    assert (found["confidence"] >= 0.6).all()
+    fair = found["text"].str.split().map(lambda words: "fair" in words)
+    assert (found["label.a"] == fair).mean() > 0.7
+    queue = tables.read(tmp_path / "queue.parquet", ("id", "arm", "inclusion"))
+    assert not set(queue.loc[queue["arm"] == "disagreed", "id"]) & set(found["id"])
+    assert len(queue) == min(3, counts["disagreed"]) + 2
+    before = [md5(tmp_path / name) for name in ("pseudo.parquet", "queue.parquet", "counts.json")]
+    run(tmp_path, settings)
+    assert before == [
+        md5(tmp_path / name) for name in ("pseudo.parquet", "queue.parquet", "counts.json")
+    ]
+    assert not left.exists()
+
+
+def test_no_candidates_switch_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text("utf-8"), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    off = how().model_copy(update={"candidates": []})
+    assert run(tmp_path, off).startswith("no ensemble, or no comment without a label")
+    assert tables.read(tmp_path / "pseudo.parquet").empty
+    assert tables.read(tmp_path / "queue.parquet").empty
+    assert read_json(tmp_path / "counts.json") == {}

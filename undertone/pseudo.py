@@ -1,0 +1,198 @@
+"""Labels for comments that nobody labelled: what an ensemble says of them, and how far it agrees.
+
+Pseudo-labels (Lee 2013) by several models, as where they err differently, what they agree on is more
+often right (Zhou & Li 2005, "Tri-training"). What they disagree on is what people are best asked about.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from undertone import held, metrics, params, queues, tables
+from undertone.labels import Flags, LabelSpace, Scores, answered
+
+ARM = "disagreed"
+LEFT_OUT = "repeats, or is of an author of, a validation or test row"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an ensemble says of n texts: `decided` [n, labels], `confidence` [n] in 0..1, and whether all
+    decide the same, `alike` [n]. A text that one of them gave no valid answer has no label, confidence
+    0, and nobody disagrees on it."""
+
+    decided: Flags
+    confidence: NDArray[np.float64]
+    alike: NDArray[np.bool_]
+
+    def accepted(self, threshold: float) -> NDArray[np.bool_]:
+        return np.asarray(self.confidence >= threshold - 1e-12)  # 2/3 of three votes is 2/3
+
+
+def pool(
+    comments: pd.DataFrame, labelled: pd.DataFrame, parts: pd.DataFrame, alike: params.Clean
+) -> tuple[pd.DataFrame, int]:
+    """The cleaned `comments` that have no label and that `held.free` says nothing against, and how many
+    without a label it speaks against. `labelled`: what the stage label wrote; `parts`: the split."""
+    columns = [column for column in labelled.columns if str(column).startswith("label.")]
+    known = labelled.loc[labelled[columns].notna().any(axis=1), "id"]
+    without = ~comments["id"].isin(known).to_numpy()
+    free = held.free(comments, parts, alike) if without.any() else without
+    return comments[without & free].reset_index(drop=True), int((without & ~free).sum())
+
+
+def combined(
+    scores: Sequence[Scores], spaces: Sequence[LabelSpace], how: params.Pseudo, space: LabelSpace
+) -> Said:
+    """What the members say together: calibrated `scores` [n, labels] of each, decided by its own space.
+
+    `vote`: the set of labels that most decide, of equally many the one with the higher mean score; its
+    share is the confidence. `mean`: what `space`, that of the labels, decides from the mean of the
+    scores, of many labels at the mean of the members' thresholds; the confidence is
+    `LabelSpace.confidence`.
+    """
+    each = np.stack([own.decide(one) for own, one in zip(spaces, scores, strict=True)])
+    valid = np.all([answered(one) for one in scores], axis=0)
+    mean = np.where(valid[:, None], np.mean(np.nan_to_num(np.stack(scores)), axis=0), 0.0)
+    alike = np.asarray((each == each[0]).all(axis=(0, 2)) | ~valid)
+    if how.combine == "mean":
+        thresholds = np.mean([own.thresholds for own in spaces], axis=0)
+        whole = LabelSpace.of(space.codebook, space.labels, space.names, many=space.many)
+        joint = LabelSpace(**{**vars(whole), "thresholds": tuple(thresholds.tolist())})
+        decided, confidence = joint.decide(mean), joint.confidence(mean)
+    else:
+        # [members, n]: how many decide as this one
+        votes = (each[:, None] == each[None]).all(axis=3).sum(axis=1)
+        likely = np.where(each, mean, 1 - mean).prod(axis=2)
+        # no product of scores is worth a vote
+        best = (votes + 0.5 * likely).argmax(axis=0)
+        rows = np.arange(len(mean))
+        decided, confidence = each[best, rows], votes[best, rows] / len(each)
+    return Said(decided & valid[:, None], np.where(valid, confidence, 0.0), alike)
+
+
+def rows(table: pd.DataFrame, said: Said, space: LabelSpace, threshold: float) -> pd.DataFrame:
+    """`id`, `text`, `label.<label>` and `confidence` of the rows whose label is accepted."""
+    kept = said.accepted(threshold)
+    labels = pd.DataFrame(
+        said.decided[kept].astype(np.float64), columns=[f"label.{label}" for label in space.labels]
+    )
+    found = table.loc[kept, ["id", "text"]].reset_index(drop=True)
+    return pd.concat([found, labels], axis=1).assign(confidence=said.confidence[kept])
+
+
+def queue(table: pd.DataFrame, said: Said, how: params.Pseudo, *, seed: int) -> pd.DataFrame:
+    """Who goes to people, as `queues.queue` has it: of those not accepted and not alike the least
+    confident, and some of all others."""
+    apart = np.flatnonzero(~said.accepted(how.threshold) & ~said.alike)
+    order = apart[np.argsort(said.confidence[apart], kind="stable")][: how.queue.disagreed]
+    ids = table["id"].tolist()
+    arms = {ARM: [ids[at] for at in order]}
+    return queues.queue(ids, arms, how.queue.random, np.random.default_rng(seed))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """`rows`: what may be learnt from, as `rows` has it; `queue`: who goes to people, as `queue` has it;
+    `told`: what the report says, JSON-ready."""
+
+    rows: pd.DataFrame
+    queue: pd.DataFrame
+    told: dict[str, Any]
+
+    def line(self) -> str:
+        """For the log."""
+        told = self.told
+        if not told:
+            return "no ensemble, or no comment without a label: nothing to do"
+        right = told["accuracy"]["label"]
+        shown = f", right in {metrics.told(right)} of {right['n']:,} validation rows" if right else ""
+        return (
+            f"{told['pool']:,} rows without a label → {told['accepted']:,} accepted{shown}, "
+            f"{told['disagreed']:,} disagreed on, {told['in_doubt']:,} in doubt"
+        )
+
+
+def labelled(
+    table: pd.DataFrame,
+    validation: pd.DataFrame,
+    scores: Sequence[Sequence[Scores]],
+    spaces: Sequence[LabelSpace],
+    how: params.Pseudo,
+    space: LabelSpace,
+    left_out: int,
+    *,
+    draws: int,
+    seed: int,
+) -> Labelled:
+    """What becomes of the pool's `table`. `scores`: each member's, calibrated, of the pool's texts and
+    of the validation rows', on which they were calibrated, too; without a member nothing has a label.
+
+    `told`: the settings; how many rows of the pool are accepted, disagreed on, or in doubt (all decide
+    the same, and are not sure enough), and label by label; and `accuracy`: how often what is accepted is
+    right, by `label` and `gold` of validation and by `pool_gold`, people's labels in the pool itself.
+    """
+    if not scores:
+        nothing = np.zeros((0, len(space.labels)))
+        nobody = combined([nothing], [space], how, space)
+        none = table.iloc[:0]
+        return Labelled(rows(none, nobody, space, 1.0), queue(none, nobody, how, seed=seed), {})
+    said, checked = (combined([one[at] for one in scores], spaces, how, space) for at in range(2))
+    accepted = said.accepted(how.threshold)
+
+    def right(among: pd.DataFrame, by: Said, reference: tables.Reference) -> dict[str, Any] | None:
+        return accuracy(among, by, space, reference, how.threshold, draws=draws, seed=seed)
+
+    told = {
+        **how.model_dump(),
+        "pool": len(table),
+        "left_out": {LEFT_OUT: left_out},
+        "accepted": int(accepted.sum()),
+        "disagreed": int((~accepted & ~said.alike).sum()),
+        "in_doubt": int((~accepted & said.alike).sum()),
+        "labels": {
+            label: {
+                "accepted": int((accepted & said.decided[:, at]).sum()),
+                "rejected": int((~accepted & said.decided[:, at]).sum()),
+            }
+            for at, label in enumerate(space.labels)
+        },
+        "accuracy": {
+            "label": right(validation, checked, "label"),
+            "gold": right(validation, checked, "gold"),
+            "pool_gold": right(table, said, "gold"),
+        },
+    }
+    return Labelled(rows(table, said, space, how.threshold), queue(table, said, how, seed=seed), told)
+
+
+def accuracy(
+    table: pd.DataFrame,
+    said: Said,
+    space: LabelSpace,
+    reference: tables.Reference,
+    threshold: float,
+    *,
+    draws: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """How often what is accepted is right by a reference, with its interval and `n`, and of how many
+    rows that the reference knows; None where it knows none of the accepted."""
+    truth = tables.judged(table, reference, space)
+    known = ~np.isnan(truth).any(axis=1) & (space.many | (truth.sum(axis=1) == 1))
+    rows = known & said.accepted(threshold)
+    if not rows.any():
+        return None
+    found = metrics.evaluate(
+        truth[rows] > 0.5,
+        said.decided[rows],
+        space,
+        groups=tables.groups(table)[rows],
+        draws=draws,
+        rng=np.random.default_rng(seed),
+    )
+    return {**found["overall"]["accuracy"], "n": int(rows.sum()), "of": int(known.sum())}

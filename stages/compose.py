@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from undertone import compose, split, stage, tables
+from undertone import compose, stage, tables
 from undertone.files import read_json, write_json
 from undertone.labels import LabelSpace
 from undertone.params import Folds, Mix, Params
+from undertone.split import NEEDS
 
 STATE = Path("models/.state/doubts")  # where nothing is left: the judge's family learns at once
 FOLDS = Folds(k=5, repeats=1)
@@ -17,6 +18,8 @@ def main(
     mix: Path,
     labels: Path,
     comments: Path,
+    split: Path,
+    people: Path,
     generated: Path,
     pseudo: Path,
     out: Path,
@@ -24,13 +27,13 @@ def main(
 ) -> str:
     own, space = read_json(mix), LabelSpace.load(labels)
     weights = Mix.model_validate(own["weights"])
-    table = compose.compose(
-        tables.read(comments, split.NEEDS),
-        space,
-        weights,
-        params.clean,
-        added={compose.GENERATED: tables.read(generated), compose.PSEUDO: tables.read(pseudo)},
-    )
+    rows = tables.read(split, NEEDS)
+    added = {compose.GENERATED: tables.read(generated), compose.PSEUDO: tables.read(pseudo)}
+    if weights.gold:
+        given = tables.read(people, ("id", "text"))
+        everything = tables.read(comments, NEEDS)
+        added[compose.GOLD] = compose.outside(given, rows, everything, space, params.split, params.clean)
+    table = compose.compose(rows, space, weights, params.clean, added=added)
     if weights.doubts:
         from undertone import doubts, learning, models
 

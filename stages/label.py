@@ -17,19 +17,21 @@ def main(
     fused: Path,
     reviewed: Path,
     out: Path,
+    people: Path,
     labels: Path,
     ledger: Path,
 ) -> str:
     book = read_codebook(codebook)
     given = tables.read(fused) if params.answer[source] != "none" else None
-    people = review.merged(
+    gold = review.merged(
         tables.read(comments, ("id", "text")),
         tables.read(reviewed),
         book.asked(params.data.scheme).space,
     )
-    table, counts = silver.labelled(people, given, book, params.data.scheme)
+    table, counts = silver.labelled(gold, given, book, params.data.scheme)
     space = book.learnt(params.data.scheme).space
     tables.write(table, out, ("id", "text", "repeat"))
+    tables.write(silver.by_hand(gold, book, params.data.scheme), people, ("id", "text", "repeat"))
     with whole(labels) as beside:
         space.save(beside)
     counts.save(ledger)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from undertone import compose, models, prevalence, review, silver, stage, tables
 from undertone.codebook import read_codebook
@@ -29,14 +30,23 @@ def main(
     column = params.prevalence.inclusion.get(source)
     drawn = prevalence.probabilities(given, column) if column else None
     asked = book.asked(params.data.scheme).space
-    given = review.merged(given, tables.read(reviewed), asked, drawn=drawn)
+    people = tables.read(reviewed)
+    if (
+        len(people)
+        and not people.attrs["others"]
+        and np.isnan(tables.judged(given, "gold", asked)).all()
+    ):
+        write_json(out, {})
+        return "nothing is corrected: people saw chosen rows alone; have them label the random ones"
+    given = review.merged(given, people, asked, drawn=drawn)
     table, _ = silver.labelled(given, None, book, params.data.scheme)
     if np.isnan(tables.judged(table, "gold", space)).any(axis=1).all():
         write_json(out, {})
         return "no row is labelled by hand, so nothing is corrected"
     judge = read_json(selection)[params.prevalence.judge]
     model = models.load(trained / judge)
-    learnt = tables.read(training / f"{judge}.parquet", ("id", "origin"))
+    parts = tables.read(split, ("id", "part"))
+    learnt = tables.read(training / f"{judge}.parquet", ("id", "part", "origin"))
     taught = ["train", "validation"] if params.answer[source] == "none" else []
     if not learnt["origin"].isin([compose.SILVER, compose.TABLE]).all():
         taught = taught or ["train"]  # people's labels chose what the others are; voters had validation
@@ -45,7 +55,7 @@ def main(
     try:
         whole = prevalence.corpus(
             table,
-            tables.read(split, ("id", "part")),
+            pd.concat([parts, learnt[~learnt["id"].isin(parts["id"])]]),
             space,
             model.space,
             params.split,

@@ -22,6 +22,7 @@ def main(
     labels: Path,
     comments: Path,
     labelled: Path,
+    people: Path,
     split: Path,
     out: Path,
     queue: Path,
@@ -30,7 +31,12 @@ def main(
     space, own, seed = LabelSpace.load(labels), params.pseudo, params.seed
     rows = tables.read(split, NEEDS)
     table, left_out = pseudo.pool(
-        tables.read(comments, NEEDS), tables.read(labelled), rows, params.clean
+        tables.read(comments, NEEDS),
+        tables.read(labelled),
+        tables.read(people),
+        rows,
+        params.split,
+        params.clean,
     )
     judged = rows[rows["part"] == "validation"].reset_index(drop=True)
     texts = [table["text"].tolist(), judged["text"].tolist()]

@@ -169,17 +169,29 @@ def test_doubted_labels_weigh_less_unless_they_are_peoples() -> None:
     assert weighed.drop("r6").eq(1).all()
 
 
-def staged(folder: Path, mix: Mix, rows: pd.DataFrame, *added: pd.DataFrame) -> Path:
-    """What the stage writes for a candidate on `mix`; `added`: generated and pseudo rows."""
+def staged(
+    folder: Path,
+    mix: Mix,
+    rows: pd.DataFrame,
+    *added: pd.DataFrame,
+    people: pd.DataFrame | None = None,
+) -> Path:
+    """What the stage writes for a candidate on `mix`; `added`: generated and pseudo rows; `people`: rows
+    outside the split that people labelled."""
     SPACE.save(folder / "space.json")
     write_json(folder / "mix.json", {"name": "some", "weights": mix.model_dump()})
-    for name, table in zip(("split", "generated", "pseudo"), (rows, *added), strict=True):
+    given = (rows, rows[:0] if people is None else people, *added)
+    for name, table in zip(("split", "people", "generated", "pseudo"), given, strict=True):
         tables.write(table, folder / f"{name}.parquet")
+    everything = rows if people is None else pd.concat([rows.assign(part=""), people])
+    tables.write(everything, folder / "clean.parquet")
     told = stage(
         read_params(),
         mix=folder / "mix.json",
         labels=folder / "space.json",
-        comments=folder / "split.parquet",
+        comments=folder / "clean.parquet",
+        split=folder / "split.parquet",
+        people=folder / "people.parquet",
         generated=folder / "generated.parquet",
         pseudo=folder / "pseudo.parquet",
         out=folder / "out.parquet",
@@ -201,6 +213,24 @@ def test_what_a_mix_does_not_use_changes_no_byte_of_what_is_learnt_from(tmp_path
         "weights": WIDE.model_dump(),
         "rows": compose.told(tables.read(tmp_path / "out.parquet")),
     }
+
+
+def test_what_people_labelled_and_nobody_else_is_learnt_from_where_gold_weighs(tmp_path: Path) -> None:
+    none = added(parent="").iloc[:0]
+    people = pd.DataFrame({"id": [f"n{at}" for at in range(5)], "part": ""})
+    people["text"] = [f"{word * 7} was found" for word in "seven eight nine ten eleven".split()]
+    people["group"] = ["", "z", "", "", "x"]  # z wrote r4, which is validation
+    people["repeat"] = [6, 7, 5, 8, 0]  # 5 is that of r5, which is test
+    people["gold.a"], people["gold.b"] = [1.0, 1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0]
+    found = tables.read(staged(tmp_path, OWN, rows(), none, none, people=people)).set_index("id")
+    new = found.loc[~found.index.isin(rows()["id"])]
+    assert new.index.tolist() == ["n0", "n4"]  # n3 has two labels
+    assert new[["label.a", "label.b"]].to_numpy().tolist() == [[1, 0], [0, 1]]
+    assert set(new["origin"]) == {"gold"}
+    assert new["group"].tolist() == ["", "x"]
+    assert found.loc["n4", "repeat"] == found.loc["r0", "repeat"]
+    off = tables.read(staged(tmp_path, Mix(silver=1.0), rows(), none, none, people=people))
+    assert not set(off["id"]) & set(people["id"])
 
 
 def test_the_stage_drops_labels_that_models_which_have_not_seen_them_doubt(tmp_path: Path) -> None:

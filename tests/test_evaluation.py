@@ -58,6 +58,16 @@ def test_labels_and_gold_are_never_mixed() -> None:
     assert found["test"]["gold"]["good"]["n"] == 20
 
 
+def test_rows_that_people_saw_because_models_erred_are_no_gold_of_validation() -> None:
+    rows = table()
+    part = rows["part"] == "validation"
+    rows.loc[part, ["gold.a", "gold.b"]] = [[0.0, 1.0]]
+    rows.loc[part, "inclusion"] = 0.02
+    assert "gold" in evaluated(rows, {"m": (SPACE, scores(rows, right=0.9))})["validation"]
+    rows.loc[rows.index[part][0], "inclusion"] = 1.0
+    assert "gold" not in evaluated(rows, {"m": (SPACE, scores(rows, right=0.9))})["validation"]
+
+
 def test_the_order_of_rows_is_no_matter() -> None:
     rows = table()
     given = scores(rows, right=0.9)

@@ -142,8 +142,14 @@ def test_a_base_that_read_every_comment_cannot_be_judged_by_folds(tmp_path: Path
             ["split.folds={k: 3, repeats: 1}", "fewshot.adapt=null", "lora.adapt=null"],
             "models.tfidf_wide: its mix 'wide' is of the training part, and folds have others",
         ),
-        (["+mixes.own.noise=drop"], "mixes.own adds or doubts rows, so that there is nothing to"),
-        (["+mixes.own.generated=1.0"], "mixes.own adds or doubts rows, so that there is nothing to"),
+        (
+            ["+mixes.own.noise=drop", "pseudo.candidates=[]"],
+            "mixes.own adds or doubts rows, so that there is nothing to",
+        ),
+        (
+            ["+mixes.own.generated=1.0", "pseudo.candidates=[]"],
+            "mixes.own adds or doubts rows, so that there is nothing to",
+        ),
         (
             ["+models.other={family: fewshot, mix: wide}"],
             "models.other: the family fewshot learns from no row, so a mix changes nothing",

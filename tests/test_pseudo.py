@@ -104,24 +104,31 @@ def test_rows_and_counts_say_the_same() -> None:
     assert list(told["left_out"].values()) == [7]
     right = told["accuracy"]["label"]
     assert (right["value"], right["n"], right["of"]) == (0.5, 2, 2)
-    assert told["accuracy"]["gold"] is told["accuracy"]["pool_gold"] is None
+    assert told["accuracy"]["gold"] is None
     assert found.line().startswith("4 rows without a label → 3 accepted, right in 0.500 [")
 
 
-def test_people_s_labels_in_the_pool_judge_what_is_accepted() -> None:
-    pool = table(3).assign(**{"gold.a": [1.0, np.nan, 1.0], "gold.b": [0.0, np.nan, 0.0]})
-    checked = table(1).assign(**{"label.a": [1.0], "label.b": [0.0]})
-    each = [(scores(0.99, 0.99, 0.6), scores(0.95))] * 2
+def test_people_s_labels_of_validation_judge_what_is_accepted() -> None:
+    checked = table(3).assign(**{"gold.a": [1.0, np.nan, 1.0], "gold.b": [0.0, np.nan, 0.0]})
+    each = [(scores(0.9), scores(0.99, 0.99, 0.6))] * 2
     found = pseudo.labelled(
-        pool, checked, each, [SPACE, SPACE], how(), SPACE, left_out=0, draws=100, seed=0
+        table(1), checked, each, [SPACE, SPACE], how(), SPACE, left_out=0, draws=100, seed=0
     )
-    right = found.told["accuracy"]["pool_gold"]
+    right = found.told["accuracy"]["gold"]
     assert (right["value"], right["n"], right["of"]) == (1.0, 1, 2)
 
 
 def test_without_an_ensemble_nothing_has_a_label() -> None:
     found = pseudo.labelled(table(3), table(2), [], [], how(), SPACE, left_out=0, draws=100, seed=0)
-    assert list(found.rows.columns) == ["id", "text", "label.a", "label.b", "confidence"]
+    assert list(found.rows.columns) == [
+        "id",
+        "text",
+        "group",
+        "repeat",
+        "label.a",
+        "label.b",
+        "confidence",
+    ]
     assert list(found.queue.columns) == ["id", "arm", "inclusion"]
     assert found.rows.empty
     assert found.queue.empty
@@ -136,11 +143,27 @@ def test_the_pool_has_no_label_and_nothing_of_validation_or_test() -> None:
     labelled = comments.assign(**{"label.a": [1.0, 0.0, 1.0, np.nan, np.nan, np.nan]})
     parts = pd.DataFrame({"id": ["p0", "p1", "p2"], "part": ["validation", "test", "train"]})
     alike = Clean(similarity=0.8, shingle=5)
-    found, left_out = pseudo.pool(comments, labelled, parts, alike)
-    assert found["id"].tolist() == ["p3"]  # p4 is by the author of p0, p5 repeats p1
-    assert left_out == 2
-    assert pseudo.pool(comments, labelled[:3], parts, alike)[0]["id"].tolist() == ["p3"]
-    assert pseudo.pool(comments[:3], labelled, parts, alike)[0].empty
+    nobody, drawn = comments[:0], read_params().split
+
+    def pool(given: pd.DataFrame = comments, known: pd.DataFrame = labelled) -> list[str]:
+        return pseudo.pool(given, known, nobody, parts, drawn, alike)[0]["id"].tolist()
+
+    assert pool() == pool(known=labelled[:3]) == ["p3"]  # p4 is by the author of p0, p5 repeats p1
+    assert pseudo.pool(comments, labelled, nobody, parts, drawn, alike)[1] == 2
+    assert pool(comments[:3]) == []
+    assert pseudo.pool(comments, labelled, comments[3:4], parts, drawn, alike)[0].empty  # people's
+
+
+def test_in_time_order_the_pool_holds_nothing_of_after_the_training_part() -> None:
+    comments = table(6).assign(text=[f"{at}{at} {'lorem' * at}" for at in range(6)], part="")
+    comments["repeat"] = range(6)
+    comments["time"] = ["2022-03-01", "2022-02-01", "2022-01-05", "2022-01-05", "2022-01-06", ""]
+    labelled = comments[:3].assign(**{"label.a": 1.0})
+    parts = pd.DataFrame({"id": ["p0", "p1", "p2"], "part": ["test", "validation", "train"]})
+    drawn = read_params().split.model_copy(update={"order": "time"})
+    alike = Clean(similarity=0.8, shingle=5)
+    found, left_out = pseudo.pool(comments, labelled, comments[:0], parts, drawn, alike)
+    assert (found["id"].tolist(), left_out) == (["p3"], 2)  # nobody knows when p5 was written
 
 
 def run(folder: Path, settings: Pseudo) -> str:
@@ -157,7 +180,9 @@ def run(folder: Path, settings: Pseudo) -> str:
     labelled["label.a"] = np.where(comments.index < 120, fair, np.nan)
     labelled["label.b"] = 1 - labelled["label.a"]
     split = labelled[:120].assign(part=["validation"] * 10 + ["test"] * 10 + ["train"] * 100)
-    for name, rows in (("comments", comments), ("labelled", labelled), ("split", split)):
+    for name, rows in {
+        "comments": comments, "labelled": labelled, "people": comments[:0], "split": split
+    }.items():  # fmt: skip
         tables.write(rows, folder / f"{name}.parquet")
     SPACE.save(folder / "space.json")
     for name, c in (("x", 50.0), ("y", 0.05)):  # the second knows little but which label is common
@@ -177,6 +202,7 @@ def run(folder: Path, settings: Pseudo) -> str:
         labels=folder / "space.json",
         comments=folder / "comments.parquet",
         labelled=folder / "labelled.parquet",
+        people=folder / "people.parquet",
         split=folder / "split.parquet",
         out=folder / "pseudo.parquet",
         queue=folder / "queue.parquet",

@@ -363,3 +363,10 @@ def test_the_stage_writes_a_queue_and_keeps_vectors_below_data(
     assert not set(queue["id"]) & {f"r{row}" for row in range(9)}
     assert told.startswith("31 rows in the pool; 'negative' 8 by ")
     assert list(Path("data/.embeddings").rglob("*.npy"))
+
+
+def test_where_nothing_is_left_to_look_through_nothing_is_found() -> None:
+    rows, found = search.nearest(np.ones(2, np.float32), np.empty((0, 2), np.float32), 3)
+    assert len(rows) == len(found) == 0
+    rows, _ = search.nearest(np.ones(2, np.float32), np.ones((2, 2), np.float32), 0)
+    assert len(rows) == 0

@@ -28,7 +28,8 @@ def compose(
     added: Mapping[str, pd.DataFrame],
 ) -> pd.DataFrame:
     """A split's `rows` with `weight`, `origin` and `parent` (empty where there is none), and behind them
-    those `added`: origin → `id`, `text`, `label.<label>` and perhaps `parent`.
+    those `added`: origin → `id`, `text`, `label.<label>`, and where they have them `group`, `repeat` and
+    `parent`.
 
     Training rows that people labelled have their label, if gold weighs anything; what weighs nothing is
     gone. Validation and test are as they were, and weigh 1. `Problem` where nothing is left to learn
@@ -67,6 +68,33 @@ def compose(
     return composed
 
 
+def outside(
+    people: pd.DataFrame,
+    rows: pd.DataFrame,
+    comments: pd.DataFrame,
+    space: LabelSpace,
+    settings: params.Split,
+    alike: params.Clean,
+) -> pd.DataFrame:
+    """Of the rows that `people` labelled those that the split's `rows` lack, for nobody else labelled
+    them (a search found them, or they came out of the pool), and that may be learnt from, see
+    `held.free`; in time order none of after the training part. `label.<label>` is people's.
+
+    `comments`: all that were cleaned.
+    """
+    flags = tables.judged(people, "gold", space)
+    one = ~np.isnan(flags).any(axis=1) & (space.many | (flags.sum(axis=1) == 1))
+    new = one & ~people["id"].isin(rows["id"]).to_numpy()
+    if new.any():
+        free = held.free(comments, rows, alike)
+        if settings.order == "time":
+            free &= ~split.late(comments, rows)
+        new &= people["id"].isin(comments.loc[free, "id"]).to_numpy()
+    labels = {f"label.{label}": flags[new, at] for at, label in enumerate(space.labels)}
+    found = people.iloc[np.flatnonzero(new)][["id", "text", "group", "repeat"]]
+    return found.assign(**labels)
+
+
 def doubted(table: pd.DataFrame, space: LabelSpace, scores: Scores, how: noise.Remedy) -> pd.DataFrame:
     """What `compose` returned, the weights of training rows times what `noise.cleaned` says of them by
     out-of-fold `scores` [training rows, labels]; people's labels weigh as before, what weighs 0 is
@@ -101,7 +129,10 @@ def _more(
     """The rows of one origin as `compose` adds them, checked."""
     labels = [f"label.{label}" for label in space.labels]
     tables.checked(table, ("id", "text", *labels), where=f"{origin} rows")
-    more = table[["id", "text", *labels]].assign(part="train", origin=origin, parent=split.named(table))
+    known = [column for column in ("group", "repeat") if column in table]
+    more = table[["id", "text", *known, *labels]].assign(
+        part="train", origin=origin, parent=split.named(table)
+    )
     flags = tables.judged(more, "label", space)
     faults = {
         "have an id that the split has": more["id"].isin(rows["id"]).to_numpy(),

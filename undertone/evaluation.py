@@ -20,6 +20,7 @@ Costs = Mapping[str, Mapping[str, float]]  # name → `ms` a text at batch 1, `b
 
 REFERENCES: tuple[tables.Reference, ...] = ("label", "gold")
 BASELINES = ("majority", "stratified", "teachers")
+UNEVEN = 2  # times as likely to be labelled as others: a row was chosen, and not drawn as they were
 NOISE = 0.2  # latencies that differ by less of the smaller count as equal
 
 
@@ -319,9 +320,9 @@ def _asked(
         for reference in REFERENCES:
             given = tables.judged(rows, reference, space)
             known = ~np.isnan(given).all(axis=1)
-            if not known.any():
-                continue
             chosen, truth = rows.iloc[np.flatnonzero(known)], given[known] > 0.5
+            if not known.any() or (reference == "gold" and part != "test" and _uneven(chosen)):
+                continue
             _check_truth(given[known], part, reference, space)
             decided = {
                 "majority": metrics.majority(train, len(chosen), space),
@@ -340,6 +341,14 @@ def _asked(
             yield Asked(part, reference, truth, tables.groups(chosen), decided, scores)
     if folds and not all(found.empty for found in folds.values()):
         yield _folded(table, folds, space, seed)
+
+
+def _uneven(gold: pd.DataFrame) -> bool:
+    """Whether some rows were far likelier to be labelled by people than others: those that a review took
+    because the models erred or differed there. Unweighed they say nothing of the whole, and who was not
+    looked at for the choice is ahead for nothing."""
+    inclusion = gold["inclusion"].dropna() if "inclusion" in gold else pd.Series(dtype=float)
+    return bool(len(inclusion)) and float(inclusion.max()) > UNEVEN * float(inclusion.min())
 
 
 def _on_test(table: pd.DataFrame, judges: Judges, space: LabelSpace, seed: int) -> Asked:

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from undertone import held, metrics, params, queues, tables
+from undertone import held, metrics, params, queues, split, tables
 from undertone.labels import Flags, LabelSpace, Scores, answered
 
 ARM = "disagreed"
-LEFT_OUT = "repeats, or is of an author of, a validation or test row"
+LEFT_OUT = "repeats, or is of an author of, a validation or test row, or is later than training"
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,24 @@ class Said:
 
 
 def pool(
-    comments: pd.DataFrame, labelled: pd.DataFrame, parts: pd.DataFrame, alike: params.Clean
+    comments: pd.DataFrame,
+    labelled: pd.DataFrame,
+    people: pd.DataFrame,
+    parts: pd.DataFrame,
+    settings: params.Split,
+    alike: params.Clean,
 ) -> tuple[pd.DataFrame, int]:
-    """The cleaned `comments` that have no label and that `held.free` says nothing against, and how many
-    without a label it speaks against. `labelled`: what the stage label wrote; `parts`: the split."""
+    """The cleaned `comments` that have no label, not even people's, and that may be learnt from, see
+    `held.free`; in time order none of after the training part. And how many without a label may not.
+
+    `labelled` and `people`: what the stage label wrote; `parts`: the split.
+    """
     columns = [column for column in labelled.columns if str(column).startswith("label.")]
     known = labelled.loc[labelled[columns].notna().any(axis=1), "id"]
-    without = ~comments["id"].isin(known).to_numpy()
+    without = ~comments["id"].isin([*known, *people["id"]]).to_numpy()
     free = held.free(comments, parts, alike) if without.any() else without
+    if settings.order == "time":
+        free &= ~split.late(comments, parts)
     return comments[without & free].reset_index(drop=True), int((without & ~free).sum())
 
 
@@ -76,12 +86,13 @@ def combined(
 
 
 def rows(table: pd.DataFrame, said: Said, space: LabelSpace, threshold: float) -> pd.DataFrame:
-    """`id`, `text`, `label.<label>` and `confidence` of the rows whose label is accepted."""
+    """`id`, `text`, `group`, `repeat`, `label.<label>` and `confidence` of the rows whose label is
+    accepted."""
     kept = said.accepted(threshold)
     labels = pd.DataFrame(
         said.decided[kept].astype(np.float64), columns=[f"label.{label}" for label in space.labels]
     )
-    found = table.loc[kept, ["id", "text"]].reset_index(drop=True)
+    found = table.loc[kept, ["id", "text", "group", "repeat"]].reset_index(drop=True)
     return pd.concat([found, labels], axis=1).assign(confidence=said.confidence[kept])
 
 
@@ -134,7 +145,7 @@ def labelled(
 
     `told`: the settings; how many rows of the pool are accepted, disagreed on, or in doubt (all decide
     the same, and are not sure enough), and label by label; and `accuracy`: how often what is accepted is
-    right, by `label` and `gold` of validation and by `pool_gold`, people's labels in the pool itself.
+    right, by `label` and `gold` of validation.
     """
     if not scores:
         nothing = np.zeros((0, len(space.labels)))
@@ -144,8 +155,8 @@ def labelled(
     said, checked = (combined([one[at] for one in scores], spaces, how, space) for at in range(2))
     accepted = said.accepted(how.threshold)
 
-    def right(among: pd.DataFrame, by: Said, reference: tables.Reference) -> dict[str, Any] | None:
-        return accuracy(among, by, space, reference, how.threshold, draws=draws, seed=seed)
+    def right(reference: tables.Reference) -> dict[str, Any] | None:
+        return accuracy(validation, checked, space, reference, how.threshold, draws=draws, seed=seed)
 
     told = {
         **how.model_dump(),
@@ -162,9 +173,8 @@ def labelled(
             for at, label in enumerate(space.labels)
         },
         "accuracy": {
-            "label": right(validation, checked, "label"),
-            "gold": right(validation, checked, "gold"),
-            "pool_gold": right(table, said, "gold"),
+            "label": right("label"),
+            "gold": right("gold"),
         },
     }
     return Labelled(rows(table, said, space, how.threshold), queue(table, said, how, seed=seed), told)

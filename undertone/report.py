@@ -720,7 +720,7 @@ def _pseudo(told: Mapping[str, Any]) -> str:
         f" too near validation or test): {told['accepted']:,} accepted by {members} at"
         f" {told['threshold']:g}, {told['disagreed']:,} disagreed on, {told['in_doubt']:,} in doubt."
     ]
-    shown = {"label": "validation's labels", "gold": "validation's gold", "pool_gold": "the pool's gold"}
+    shown = {"label": "validation's labels", "gold": "validation's gold"}
     right = [
         f"{metrics.told(one)} of {one['n']:,} accepted of {one['of']:,} rows by {shown[by]}"
         for by, one in told["accuracy"].items()

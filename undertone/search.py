@@ -138,9 +138,12 @@ def nearest(wanted: Vectors, vectors: Vectors, count: int) -> tuple[NDArray[np.i
 
     Exact: of 180,000 rows it takes 0.16 s, as long as embedding 16 texts (benchmarks/search.py).
     """
+    count = min(count, len(vectors))
+    if not count:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
     index = faiss.IndexFlatIP(len(wanted))
     index.add(np.ascontiguousarray(vectors))
-    scores, rows = index.search(wanted[None], min(count, len(vectors)))
+    scores, rows = index.search(wanted[None], count)
     return rows[0], scores[0]
 
 

@@ -138,6 +138,13 @@ def labelled(
     return table, Ledger("label", len(silver), len(table), {})
 
 
+def by_hand(comments: pd.DataFrame, codebook: Codebook, scheme: str | None) -> pd.DataFrame:
+    """The comments that people labelled, whoever else did, with gold in the labels that models learn."""
+    table = _merged(comments, "gold", codebook, scheme)
+    flags = tables.judged(table, "gold", codebook.learnt(scheme).space)
+    return table.iloc[np.flatnonzero(~np.isnan(flags).any(axis=1))].reset_index(drop=True)
+
+
 def _merged(
     table: pd.DataFrame, reference: tables.Reference, codebook: Codebook, scheme: str | None
 ) -> pd.DataFrame:

@@ -183,6 +183,14 @@ def dates(table: pd.DataFrame) -> NDArray[np.datetime64]:
     return found.dt.tz_localize(None).to_numpy()
 
 
+def late(table: pd.DataFrame, parts: pd.DataFrame) -> Rows:
+    """Which rows were written after the latest of the training part (of the split `parts`), or nobody
+    knows when."""
+    when = pd.to_datetime(table["time"], format="ISO8601", utc=True, errors="coerce")
+    latest = when[table["id"].isin(parts.loc[parts["part"] == "train", "id"])].max()
+    return np.asarray(~(when <= latest))
+
+
 def authors(table: pd.DataFrame) -> Numbers:
     """A number for each row, the same for rows of one author; -1 where nobody knows the author."""
     names = table["group"].fillna("").map(same_name)

@@ -27,7 +27,7 @@ from undertone import (
     suspects,
     tables,
 )
-from undertone.codebook import Codebook
+from undertone.codebook import Codebook, read_codebook
 from undertone.errors import Problem
 from undertone.files import md5, read_json, remove, write_json
 from undertone.labels import LabelSpace
@@ -479,6 +479,19 @@ def test_where_nothing_was_reviewed_the_stage_says_so(repository: Path) -> None:
     assert line == "nothing was reviewed"
     assert gold.empty
     assert counts == {}
+
+
+def test_a_row_of_a_later_review_was_in_none_before_it(repository: Path) -> None:
+    results = repository / "data/raw/reviews/standin"
+    book = read_codebook(repository / "codebooks/gender.yaml")
+    tables.write(comments("abc"), repository / "data/standin/clean.parquet")
+    first = reviewed({"anna": {"a": "mild"}}, asked="ab", codebook=book, inclusion=0.5)
+    first.save(results / "review-2.parquet")
+    second = reviewed({"anna": {"c": "mild"}}, codebook=book, inclusion=1.0)
+    second.save(results / "review-10.parquet")
+    _, gold, _ = staged(repository)
+    # half of those asked first are filled in; then all the others were asked, and are
+    assert gold["inclusion"].tolist() == pytest.approx([0.5 * 0.5 + 0.5] * 2)
 
 
 def git(*arguments: str) -> str:

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         metavar="NAME",
         help="each has a column; may be given several times, by default 'reviewer'. With --read: who"
-        " decides where they differ",
+        " decides where they differ (one)",
     )
     review.add_argument("--show", action="store_true", help="the model's suggestion as well")
     review.add_argument(

@@ -214,7 +214,8 @@ def _labelled(comments: pd.DataFrame, source: str, book: Codebook) -> set[str]:
     return {
         one
         for table in labelled
-        for one in table.loc[np.isfinite(tables.judged(table, "gold", book.space)).all(axis=1), "id"]
+        for one, gold in zip(table["id"], tables.judged(table, "gold", book.space), strict=True)
+        if np.isfinite(gold).all()
     }
 
 

@@ -79,7 +79,7 @@ def suggestions(
     own, scores = judge
     found: dict[str, str] = {}
     labels = tables.judged(table, "label", space)
-    known = np.asarray(~np.isnan(labels).any(axis=1) & (table["part"] == "train"))
+    known = np.asarray(table["part"] == "train") & ~np.isnan(labels).any(axis=1)
     of_table = (table["id"].to_numpy(object)[known], labels[known] > 0.5)
     said = scores[list(own.labels)].to_numpy(np.float64)
     for ids, flags in (of_table, (scores["id"].to_numpy(object), own.decide(said))):

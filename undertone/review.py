@@ -411,7 +411,7 @@ def _inclusion(reviews: Sequence[Review], ids: "pd.Series[str]") -> tuple[NDArra
         missed_by_others -= open_others * float(other["gold"])
         open_ *= 1 - of["asked"].to_numpy(np.float64)
         open_others *= 1 - float(other["asked"])
-    return 1 - missed, 1 - missed_by_others
+    return 1 - missed.clip(0), 1 - max(missed_by_others, 0.0)  # rounding may lead below 0
 
 
 def _arms(reviews: Sequence[Review], reviewed: set[str], gold: set[str]) -> dict[str, dict[str, int]]:

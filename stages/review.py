@@ -23,7 +23,9 @@ def main(
 ) -> str:
     book = read_codebook(codebook).asked(params.data.scheme)
     table = tables.read(comments, ("id", "text", "group"))
-    own = [review.Review.load(path) for path in sorted((reviews / source).glob("*.parquet"))]
+    # in the order of asking: review-2 before review-10
+    paths = sorted((reviews / source).glob("*.parquet"), key=lambda path: (len(path.name), path.name))
+    own = [review.Review.load(path) for path in paths]
     if simulated := params.review.simulated.get(source):
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".review", suffix=".tmp") as beside:
             own += rehearsal.reviews(table, simulated, book, seed=params.seed, folder=Path(beside))

@@ -1,6 +1,7 @@
 """Which rows people are asked about, what their answers become, and what is refused."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,20 @@ import pytest
 from stages import review as stage
 from tests.people import ROOT
 from tests.test_reviewbook import MANY, ONE, question
-from undertone import cli, labelstudio, prevalence, queues, rehearsal, review, suspects, tables
-from undertone.codebook import Codebook
+from undertone import (
+    cli,
+    integrity,
+    labelstudio,
+    prevalence,
+    queues,
+    rehearsal,
+    review,
+    suspects,
+    tables,
+)
+from undertone.codebook import Codebook, read_codebook
 from undertone.errors import Problem
-from undertone.files import read_json, write_json
+from undertone.files import md5, read_json, remove, write_json
 from undertone.labels import LabelSpace
 from undertone.needles import Needles
 from undertone.params import read_params
@@ -80,18 +91,21 @@ def test_no_score_of_a_row_that_the_model_learnt_from_is_evidence() -> None:
     )
     scores = scored(table["id"], [[1, 0, 0]] * 6)  # also of training rows, which predict never writes
     empty = scored([], np.empty((0, 3)))
-    assert list(suspects.held_out(table, scores, empty, SPACE, test=False)["id"]) == ["r2", "r3"]
-    assert list(suspects.held_out(table, scores, empty, SPACE, test=True)["id"]) == [
-        "r2",
-        "r3",
-        "r4",
-        "r5",
-    ]
+    own = ["r2", "r3", "r4", "r5"]
+    assert list(suspects.held_out(table, scores, empty, SPACE)["id"]) == own
     folds = scored(["r0", "r1", "r2", "r0"], [[0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]])
-    found = suspects.held_out(table, scores, folds, SPACE, test=False).set_index("id")
-    assert sorted(found.index) == ["r0", "r1", "r2", "r3"]
+    found = suspects.held_out(table, scores, folds, SPACE).set_index("id")
+    assert sorted(found.index) == ["r0", "r1", *own]
     assert found.loc["r0"].tolist() == [0, 0.5, 0.5]  # the mean of two repeats
     assert found.loc["r2"].tolist() == [0, 1, 0]  # validation's own model stopped by it
+
+
+def test_a_suggestion_is_the_models_where_it_has_not_learnt_from_the_row() -> None:
+    table = labelled(["up"] * 4).assign(part=["train", "validation", "test", "test"])
+    scores = scored(table["id"], [[0.1, 0.8, 0.1]] * 3 + [[np.nan] * 3])
+    held_out = suspects.held_out(table, scores, scored([], np.empty((0, 3))), SPACE)
+    said = suspects.suggestions(table, (SPACE, held_out), SPACE)
+    assert said == {"r0": "up", "r1": "down", "r2": "down", "r3": ""}
 
 
 def test_a_text_without_a_valid_answer_is_in_no_doubt() -> None:
@@ -173,6 +187,20 @@ def test_what_a_reviewer_says_later_replaces_what_they_said() -> None:
     assert now.answers[["id", "reviewer", "for_it"]].to_numpy().tolist() == [
         ["a", "anna", 0], ["a", "ben", 1], ["b", "anna", 1],
     ]  # fmt: skip
+    assert now.replaced(first) == 1
+
+
+def test_the_day_of_an_answer_decides_and_not_when_it_was_read() -> None:
+    first = reviewed({"anna": {"a": "for", "b": "for"}}, day="2025-01-03")
+    older = reviewed({"anna": {"a": "against", "b": "for"}}, day="2025-01-02")
+    assert first.with_answers(older.answers).answers.equals(first.answers)
+    same = reviewed({"anna": {"a": "for", "b": "for"}}, day="2025-01-09")
+    assert first.with_answers(same.answers).answers.equals(first.answers)  # read again, a week later
+    newer = reviewed({"anna": {"b": "against"}}, day="2025-01-04")
+    now = first.with_answers(newer.answers)
+    assert now.answers["for_it"].tolist() == [1, 0]
+    assert now.answers["day"].tolist() == ["2025-01-03", "2025-01-04"]
+    assert now.replaced(first) == 1
 
 
 def test_an_answer_to_another_text_or_to_other_labels_is_no_gold() -> None:
@@ -215,8 +243,9 @@ def test_a_row_of_an_arm_that_was_not_filled_in_to_its_end_counts_as_drawn_for_i
     assert found.table.attrs["others"] == pytest.approx(0.1)
     again = reviewed({"anna": {"g": "for"}}, inclusion=0.3)
     both = settled([own, again], "abcdefgh").table.set_index("id")["inclusion"]
-    assert both["a"] == pytest.approx(1 - 0.9 * 0.7)
-    assert both["g"] == pytest.approx(1 - 0.7 * 0.9)
+    # the second asks about none of the first's rows, filled in or not
+    assert both["a"] == both["g"] == pytest.approx(0.2 * 0.5 + (1 - 0.2) * 0.3)
+    assert both["c"] == pytest.approx(0.5)
 
 
 def test_the_tables_own_gold_and_the_reviewed_rows_have_one_probability_of_either(
@@ -452,6 +481,19 @@ def test_where_nothing_was_reviewed_the_stage_says_so(repository: Path) -> None:
     assert counts == {}
 
 
+def test_a_row_of_a_later_review_was_in_none_before_it(repository: Path) -> None:
+    results = repository / "data/raw/reviews/standin"
+    book = read_codebook(repository / "codebooks/gender.yaml")
+    tables.write(comments("abc"), repository / "data/standin/clean.parquet")
+    first = reviewed({"anna": {"a": "mild"}}, asked="ab", codebook=book, inclusion=0.5)
+    first.save(results / "review-2.parquet")
+    second = reviewed({"anna": {"c": "mild"}}, codebook=book, inclusion=1.0)
+    second.save(results / "review-10.parquet")
+    _, gold, _ = staged(repository)
+    # half of those asked first are filled in; then all the others were asked, and are
+    assert gold["inclusion"].tolist() == pytest.approx([0.5 * 0.5 + 0.5] * 2)
+
+
 def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
@@ -534,6 +576,86 @@ def test_rows_are_asked_about_once_and_a_queue_of_others_is_taken(
     rest = review.Asked.load(Path("data/review/standin/review-1.parquet")).rows
     assert len(rest) == 57
     assert not rest["id"].isin(["001", "002", "003"]).any()
+    codebook = Path("codebooks/gender.yaml")
+    codebook.write_text(codebook.read_text().replace("irrelevant", "off_topic"))
+    assert cli.main(["review", "--rows", "0", "--random", "100"]) == 0  # of other labels: asked anew
+    assert len(review.Asked.load(Path("data/review/standin/review-2.parquet")).rows) == 60
+
+
+def locked(folder: Path, name: str) -> None:
+    """As while somebody has it open in Excel, and another in LibreOffice."""
+    (folder / f"~${name}").write_bytes(b"x" * 165)
+    (folder / f".~lock.{name}#").write_text(",anna,desk;")
+
+
+def test_a_workbook_may_be_filled_in_where_it_lies_and_be_open_meanwhile(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = repository / "data/review/standin"
+    assert cli.main(["review", "--rows", "0", "--random", "5", "--reviewer", "anna"]) == 0
+    path = folder / "review-1.xlsx"
+    locked(folder, path.name)
+    os.replace(filled(path, lambda *_: "mild", ["anna"]), path)
+    assert cli.main(["review", "--read", str(path)]) == 0
+    assert "review-1: 5 of 5 rows reviewed" in capsys.readouterr().out
+    (record,) = integrity.pointed(Path("data/review/standin.dvc"))
+    assert record.md5 == md5(folder)  # neither we nor DVC count the locks
+    desk = shutil.copy(path, repository.parent / "copy.xlsx")
+    for gone in (path, folder):
+        locked(folder, path.name)
+        remove(gone)
+        assert cli.main(["review", "--read", str(desk)]) == 1
+        assert (
+            "data/review/standin: lacks files that data/review/standin.dvc points to."
+            " Run `dvc pull data/review/standin.dvc`"
+        ) in capsys.readouterr().err
+
+
+def test_nobody_is_asked_to_decide_on_a_text_that_has_changed_since(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, results = repository / "data/review/standin", repository / "data/raw/reviews/standin"
+    who = ["anna", "ben"]
+    asking = ["--rows", "0", "--random", "4", "--reviewer", "anna", "--reviewer", "ben"]
+    assert cli.main(["review", *asking]) == 0
+    gone, changed, *left = review.Asked.load(folder / "review-1.parquet").rows["id"]
+    path = repository / "data/standin/clean.parquet"
+    table = tables.read(path)
+    table.loc[table["id"] == changed, "text"] = "another text by now"
+    tables.write(table[table["id"] != gone].reset_index(drop=True), path)
+    both = filled(folder / "review-1.xlsx", lambda _, one: "mild" if one == "ben" else "negative", who)
+    assert cli.main(["review", "--read", str(both), "--reviewer", "a;b"]) == 1
+    assert not results.exists()  # nothing is taken over before all that comes of it is written
+    capsys.readouterr()
+    assert cli.main(["review", "--read", str(both)]) == 0
+    assert "review-1-decide.xlsx: 2 rows on which they differ" in capsys.readouterr().out
+    assert review.Asked.load(folder / "review-1-decide.parquet").rows["id"].tolist() == left
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_half_done_project_of_label_studio_is_taken_and_a_later_answer_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asking = ["--rows", "0", "--random", "4", "--reviewer", "10", "--out", "half.json"]
+    assert cli.main(["review", *asking]) == 0
+    tasks = json.loads(Path("data/review/standin/half.json").read_text())
+    one, other = (task["data"]["id"] for task in tasks[:2])
+    back = Path("back.json")
+    exported(
+        tasks[:2], {one: [(10, ["mild"])], other: [(10, ["mild"])]}, back
+    )  # the others aren't in it
+    assert cli.main(["review", "--read", str(back)]) == 0
+    assert "half: 2 of 4 rows reviewed" in capsys.readouterr().out
+    exported(tasks[:2], {one: [(10, ["negative"])], other: [(10, ["negative"])]}, back)
+    content = back.read_text()
+    older = content.replace("2025-03-10", "2025-03-01", 1)
+    back.write_text(
+        older[: older.index(other)] + older[older.index(other) :].replace("2025-03-10", "2025-03-11")
+    )
+    assert cli.main(["review", "--read", str(back)]) == 0
+    assert "half: 1 answers replace others that were given before" in capsys.readouterr().out
+    kept = Review.load(Path("data/raw/reviews/standin/half.parquet")).answers.set_index("id")
+    assert (kept.loc[one, "mild"], kept.loc[other, "mild"]) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -546,6 +668,7 @@ def test_rows_are_asked_about_once_and_a_queue_of_others_is_taken(
         (["--out", "book.csv"], "'.csv' is no format to write. Take .xlsx or .json"),
         (["--out", "Book 1.xlsx"], "no name for a review: 'Book 1'"),
         (["--out", "codebook.xlsx"], "no name for a review: 'codebook'"),
+        (["--out", "rare-decide.xlsx"], "a name of what decides on a review. Choose another"),
         (["--reviewer", "a;b"], "--reviewer: no name for a reviewer: 'a;b'"),
         (["--reviewer", "anna", "--reviewer", "Anna"], "two reviewers of one name"),
         (["--candidate", "nobody"], "--candidate: no candidate 'nobody'; there are tfidf, e5"),
@@ -553,6 +676,10 @@ def test_rows_are_asked_about_once_and_a_queue_of_others_is_taken(
         (["--read", "nowhere.xlsx"], "nowhere.xlsx: no such file"),
         (["--read", "nowhere.json"], "nowhere.json: no such file"),
         (["--read", "a.xlsx", "--show"], "--read and --show are two commands"),
+        (["--read", "a.xlsx", "--reviewer", "x", "--reviewer", "y"], "several who decide"),
+        (["--queue", "q.parquet", "--random", "0"], "--queue and --random are two commands"),
+        (["--queue", "q.parquet", "--test"], "--queue and --test are two commands"),
+        (["--queue", "q.parquet", "--candidate", "bert"], "--queue and --candidate are two commands"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(

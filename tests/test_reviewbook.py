@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -244,6 +245,14 @@ FAULTS: dict[str, tuple[Callable[[Worksheet], object], list[str]]] = {
         lambda sheet: sheet.__setitem__("E1", "Carla"),
         ["book.xlsx, sheet review-1, column E: a reviewer who was not asked; anna, ben were"],
     ),
+    "a header cleared": (
+        lambda sheet: sheet.__setitem__("D1", None),
+        ["book.xlsx, sheet review-1: no column 'ben'"],
+    ),
+    "a column taken out": (
+        lambda sheet: sheet.delete_cols(3),
+        ["book.xlsx, sheet review-1: no column 'anna'"],
+    ),
     "an error": (
         lambda sheet: (sheet.__setitem__("C2", "#N/A"), setattr(sheet["C2"], "data_type", "e")),
         ["book.xlsx, sheet review-1, row 2, column anna: an error cell"],
@@ -300,6 +309,47 @@ def test_a_sheet_of_another_name_another_file_and_other_labels_are_refused(tmp_p
     path.write_text("id,text\n")
     with pytest.raises(Problem, match="not a workbook as its name says"):
         reviewbook.read(path, {"review-1": asked}, ONE)
+
+
+def test_a_sheet_more_and_a_header_row_less_are_refused_without_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "book.xlsx"
+    asked = written(path, ["kill them", "you fool"])
+    book = openpyxl.load_workbook(path)
+    book.copy_worksheet(book["review-1"])["C2"] = "for"
+    book.save(path)
+    with pytest.raises(Problem, match=r"book\.xlsx: 1 sheets that were not sent"):
+        read(path, asked)
+    asked = written(path, ["kill them", "you fool"])
+    edited(path, lambda sheet: sheet.delete_rows(1))
+    with pytest.raises(Problem, match=r"no column 'id'\. Write the header row back") as raised:
+        read(path, asked)
+    assert "kill" not in str(raised.value)
+    assert "0000" not in str(raised.value)
+
+
+def test_a_formula_is_no_answer_although_its_result_is_stored(tmp_path: Path) -> None:
+    path = tmp_path / "book.xlsx"
+    asked = written(path, ["one", "two"])
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    name = "xl/worksheets/sheet1.xml"
+    end = b'<c r="C2" t="str"><f>D2</f><v>for</v></c></row>'
+    second = parts[name].index(b"</row>", parts[name].index(b'<row r="2"'))
+    parts[name] = parts[name][:second] + end + parts[name][second + len(b"</row>") :]
+    with zipfile.ZipFile(path, "w") as archive:
+        for one, content in parts.items():
+            archive.writestr(one, content)
+    lines, (fault,) = read(path, asked)
+    assert lines[0].given == {"anna": ("for",)}
+    assert fault.startswith("book.xlsx, sheet review-1: 1 cells hold formulas. Copy them")
+
+
+def test_no_text_is_written_outside_the_reviews_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))  # where temporary files go
+    written(tmp_path / "book.xlsx", ["one"])
+    assert [one.name for one in tmp_path.iterdir()] == ["book.xlsx"]
 
 
 @pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed")

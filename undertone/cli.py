@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         metavar="NAME",
         help="each has a column; may be given several times, by default 'reviewer'. With --read: who"
-        " decides where they differ",
+        " decides where they differ (one)",
     )
     review.add_argument("--show", action="store_true", help="the model's suggestion as well")
     review.add_argument(
@@ -377,10 +377,13 @@ def _review(given: argparse.Namespace) -> None:
     params = read_params(root() / "params.yaml")
     if given.read:
         asking = ("rows", "random", "show", "queue", "candidates", "test", "out")
-        if astray := [name for name in asking if getattr(given, name) not in (None, False)]:
-            raise Problem(f"--read and --{astray[0]} are two commands")
+        _refuse_also(given, "read", asking)
         print(reviewing.take(given.read, given.reviewer or [], params))
         return
+    if given.queue:  # --candidate says whose suggestions to show
+        _refuse_also(
+            given, "queue", ("rows", "random", "test", *(() if given.show else ("candidates",)))
+        )
     rows, drawn = (
         default if count is None else count
         for count, default in ((given.rows, 200), (given.random, 100))
@@ -398,6 +401,13 @@ def _review(given: argparse.Namespace) -> None:
         out=given.out,
     )
     print(reviewing.ask(wish, params))
+
+
+def _refuse_also(given: argparse.Namespace, one: str, others: Sequence[str]) -> None:
+    values = {name: getattr(given, name) for name in others}
+    if astray := [name for name, value in values.items() if value is not None and value is not False]:
+        option = {"candidates": "candidate"}.get(astray[0], astray[0])
+        raise Problem(f"--{one} and --{option} are two commands")
 
 
 def _compare(given: argparse.Namespace) -> None:

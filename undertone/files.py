@@ -80,7 +80,11 @@ def md5(path: Path) -> str:
 
 def _ignored(inside: Path) -> bool:
     return (
-        inside.suffix in (".tmp", ".pyc") or inside.name == ".gitignore" or "__pycache__" in inside.parts
+        inside.suffix in (".tmp", ".pyc")
+        or inside.name == ".gitignore"
+        or "__pycache__" in inside.parts
+        or inside.name.startswith("~$")
+        or (inside.name.startswith(".~lock.") and inside.name.endswith("#"))
     )
 
 

@@ -30,7 +30,8 @@ JOINED = ";"  # between several reviewers, and between several labels in a cell
 GOLD = ("reviewers", "reviewed", "inclusion")  # the columns that come with gold labels
 
 _NAME = re.compile(r"[^\s:;=+@-][^:;\n\r\t]{0,39}")  # a header, and one of several in a column
-_FILE = re.compile(r"(?!(codebook|history)$)[a-z0-9][a-z0-9_-]{0,19}(-decide(-[0-9]+)?)?")
+_FOLLOW_UP = "-decide(-[0-9]+)?"  # how the name of one ends that settles another's differences
+_FILE = re.compile(rf"(?!(codebook|history)$)[a-z0-9][a-z0-9_-]{{0,19}}({_FOLLOW_UP})?")
 _TAKEN = ("id", "text", "suggestion", "none")
 _BETWEEN = re.compile(r"[;；,，/|+&\n]|\band\b")
 
@@ -105,10 +106,18 @@ class Review:
         return cls(Asked(rows=rows, **told), answers.reset_index(drop=True))
 
     def with_answers(self, newer: pd.DataFrame) -> "Review":
-        """What a reviewer says now replaces what they said of the row before."""
+        """Each reviewer's last answer to each row, by its day; a repeated one keeps its first day."""
         both = pd.concat([self.answers, newer], ignore_index=True)
-        kept = both.drop_duplicates(["id", "reviewer"], keep="last")
+        both = both.drop_duplicates(["id", "reviewer", *self.asked.labels])
+        kept = both.sort_values("day", kind="stable").drop_duplicates(["id", "reviewer"], keep="last")
         return Review(self.asked, kept.sort_values(["id", "reviewer"], ignore_index=True))
+
+    def replaced(self, before: "Review") -> int:
+        """How many answers are others than those before."""
+        both = pd.concat([before.answers, self.answers])
+        return int(
+            (both.groupby(["id", "reviewer"])[list(self.asked.labels)].nunique() > 1).any(axis=1).sum()
+        )
 
     @property
     def differing(self) -> list[str]:
@@ -146,17 +155,28 @@ def asked(
     return Asked(name, source, tuple(reviewers), space.labels, space.many, queue, decides)
 
 
+def is_follow_up(name: str) -> bool:
+    return re.search(f"{_FOLLOW_UP}$", name) is not None
+
+
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def answers(
-    question: Asked, lines: Iterable[Line], codebook: Codebook, where: str, *, today: str
+    question: Asked,
+    lines: Iterable[Line],
+    codebook: Codebook,
+    where: str,
+    *,
+    today: str,
+    whole: bool = True,
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """What `Review.answers` holds, and a line for each thing that is wrong; then no answer counts.
 
     `codebook`: the one that people label by. A row that nobody filled in is no fault, nor is another
-    order. `Problem` where the codebook's labels are no longer those that were asked for.
+    order, nor, unless it should be `whole`, a row that isn't there. `Problem` where the codebook's
+    labels are no longer those that were asked for.
     """
     check_labels(question, codebook, where)
     known = question.rows.set_index("id")
@@ -185,10 +205,10 @@ def answers(
             if fault:
                 faults.append(Problem(fault, where=f"{at}, {reviewer}"))
             else:
-                day = line.days.get(reviewer, today)
+                day = line.days.get(reviewer) or today
                 rows.append({"id": line.id, "reviewer": reviewer, "day": day, **found})
     for one in known.index:
-        if one not in first:
+        if whole and one not in first:
             remedy = "Copy it back from the workbook that was sent; its answer may stay empty."
             faults.append(Problem("the row was deleted", where=f"{where}, id {one}", remedy=remedy))
     columns = ["id", "reviewer", "day", *question.labels]
@@ -255,9 +275,10 @@ def settled(
     """Gold labels: what most reviewers say of a row, or who settles their differences.
 
     A tie that nobody has settled leaves a row without gold, as does a text that is another by now.
-    `inclusion` of a row is its probability of having been labelled in any of the reviews. Where an arm
-    was not filled in to its end, each of its rows counts as one drawn for that: workbooks come in random
-    order (response homogeneity groups, Särndal, Swensson & Wretman 1992, 15.6).
+    `inclusion` of a row is its probability of having been labelled in one of the reviews, which are in
+    the order that they were asked in: a row of one is in no later one. Where an arm was not filled in to
+    its end, each of its rows counts as one drawn for that: workbooks come in random order (response
+    homogeneity groups, Särndal, Swensson & Wretman 1992, 15.6).
     """
     fitting = [
         one for one in reviews if (one.asked.labels, one.asked.many) == (space.labels, space.many)
@@ -377,16 +398,20 @@ def _latest(
 def _inclusion(reviews: Sequence[Review], ids: "pd.Series[str]") -> tuple[NDArray[np.float64], float]:
     """For each of `ids`, and for any row that no review holds, how likely it was to get a gold label."""
     missed, missed_by_others = np.ones(len(ids)), 1.0
+    open_, open_others = np.ones(len(ids)), 1.0  # not asked about yet; nobody is asked about a row twice
     with_gold = set(ids)
     for one in reviews:
         rows = one.asked.rows
         filled = rows["id"].isin(with_gold).groupby(rows["arm"]).transform("mean")
-        own = pd.Series((rows["inclusion"] * filled).to_numpy(), index=rows["id"])
-        drawn = own[(rows["arm"] == RANDOM).to_numpy()]
-        other = float(drawn.iloc[0]) if len(drawn) else 0.0
-        missed *= 1 - ids.map(own).fillna(other).to_numpy(np.float64)
-        missed_by_others *= 1 - other
-    return 1 - missed, 1 - missed_by_others
+        own = pd.DataFrame({"asked": rows["inclusion"], "gold": rows["inclusion"] * filled})
+        drawn = own[rows["arm"] == RANDOM]
+        other = drawn.iloc[0] if len(drawn) else pd.Series({"asked": 0.0, "gold": 0.0})
+        of = own.set_index(rows["id"]).reindex(ids).fillna(other)
+        missed -= open_ * of["gold"].to_numpy(np.float64)
+        missed_by_others -= open_others * float(other["gold"])
+        open_ *= 1 - of["asked"].to_numpy(np.float64)
+        open_others *= 1 - float(other["asked"])
+    return 1 - missed.clip(0), 1 - max(missed_by_others, 0.0)  # rounding may lead below 0
 
 
 def _arms(reviews: Sequence[Review], reviewed: set[str], gold: set[str]) -> dict[str, dict[str, int]]:

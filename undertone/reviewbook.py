@@ -117,7 +117,7 @@ def write(
         )
     count = 0
     with whole(path) as beside:
-        book = xlsxwriter.Workbook(beside, {"strings_to_urls": False})
+        book = xlsxwriter.Workbook(beside, {"strings_to_urls": False, "in_memory": True})
         book.set_properties({"created": datetime(2000, 1, 1)})  # the clock's time otherwise
         of_head = book.add_format(
             {"bold": True, "text_wrap": True, "valign": "top", "bottom": 1, **_STRING}
@@ -169,8 +169,8 @@ def read(
 ) -> tuple[Asked, list[Line], list[Problem]]:
     """Which question it answers, its rows in the sheet's order, and what is wrong with single cells.
 
-    `known`: the questions by name, one of which its sheet bears. `Problem` where it is no workbook, or
-    the sheet or one of its first two columns is gone.
+    `known`: the questions by name, one of which its sheet bears. `Problem` where it is no workbook, the
+    sheet or one of its first two columns is gone, or another sheet has come in.
     """
     where = path.name
     if not path.is_file():
@@ -186,17 +186,35 @@ def read(
                 where=where,
                 remedy=f"The reviews are {', '.join(known) or 'none'}; name the sheet as it was.",
             )
+        if more := len(set(book.sheets) - {names[0], DEFINITIONS}):
+            remedy = "What was answered there isn't read: take it over, and take the sheet out."
+            raise Problem(f"{more} sheets that were not sent", where=where, remedy=remedy)
         question = known[names[0]]
         review.check_labels(question, codebook, where)
         place = Place(where, names[0])
         header = book.header(names[0])
+        for one in ("id", "text"):
+            if one not in header.values():  # what else stands there may be a comment
+                raise Problem(
+                    f"no column '{one}'", where=str(place), remedy="Write the header row back."
+                )
         filled = columns(question, codebook)
-        faults = _strangers(header, filled, question, place)
+        faults = _strangers(header, filled, question, place) + [
+            Problem(
+                f"no column '{one}'", where=str(place), remedy="Put it back; its cells may stay empty."
+            )
+            for one in filled
+            if one not in header.values()
+        ]
         wanted = ["id", "text", *(one for one in header.values() if one in filled)]
         headers = tuple(Column(one, "", exact=one in ("id", "text")) for one in wanted)
         grid = book.grid(names[0], Wanted(headers, "id"))
     # bad cells first, as an error cell would else read as a label
     faults += [Problem(bad.what, where=str(bad).partition(": ")[0]) for bad in grid.bad]
+    without = sum(bad.reason == "formula without a result" for bad in grid.bad)
+    if formulas := grid.seen[_FORMULAS] - without:
+        remedy = "Copy them, and paste their values."
+        faults.append(Problem(f"{formulas:,} cells hold formulas", where=str(place), remedy=remedy))
     bad = {(one.row, one.column) for one in grid.bad}
     cells = grid.cells
     rows = question.rows[["digest", "shown"]].itertuples(index=False, name=None)
@@ -210,6 +228,9 @@ def read(
         text = _among(cells["text"][at], partial(_is_of, asked.get(one, ())))
         lines.append(Line(row, one, text, given))
     return question, lines, faults
+
+
+_FORMULAS = "formula cells, taken at their stored results"  # as `xlsx` counts them
 
 
 def _is_of(digests: Sequence[str], text: str) -> bool:

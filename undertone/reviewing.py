@@ -54,19 +54,22 @@ def ask(wish: Wish, params: Params) -> str:
     """Writes the workbook (or Label Studio's tasks) and its record, and says what is in it.
 
     Rows that people have labelled, or were asked about already, are not asked about again, unless their
-    text is another by now.
+    text or the labels are others by now.
     """
     given = wish.queue and wish.queue.absolute()
     with chdir(files.root()):
         source = params.data.source
         book = _codebook(params)
         folder = _folder(source)
+        sharing.check_complete(folder)
         known = _known(folder)
         path = _target(wish.out, folder, known)
-        sharing.check_folder(folder)
         comments = tables.read(Path("data") / source / "clean.parquet", ("id", "text"))
         done = _labelled(comments, source, book) | {
-            one for question in known.values() for one in question.about(comments)
+            one
+            for question in known.values()
+            if (question.labels, question.many) == (book.space.labels, book.many)
+            for one in question.about(comments)
         }
         judges = _judges(params, wish) if not given or wish.show else {}
         table = _split(source)
@@ -97,30 +100,39 @@ def take(given: Sequence[Path], deciders: Sequence[str], params: Params) -> str:
     """Takes filled-in workbooks and exports in, all of them or none, and writes a follow-up of the rows
     on which they differ.
 
-    `Problem` with a line for each thing that is wrong in any of them.
+    The workbooks may be those that lie in the review's folder, filled in there. `Problem` with a line
+    for each thing that is wrong in any of them.
     """
+    if len(deciders) > 1:
+        raise Problem(
+            "several who decide, and nobody above them", where="--reviewer", remedy="Name one."
+        )
     paths = [path.absolute() for path in given]
     with chdir(files.root()):
         source = params.data.source
         book = _codebook(params)
         folder, results = _folder(source), Path("data/raw/reviews") / source
+        sharing.check_complete(folder)
+        sharing.check_folder(results)
         known = _known(folder)
         new, faults = _answers(paths, known, book)
         if faults:
             count = f"{len(faults):,} faults in {len(paths)} files, so nothing was taken over"
             raise Problem.together([*faults, Problem(count)])
-        for one in (folder, results):
-            sharing.check_folder(one)
         comments = tables.read(Path("data") / source / "clean.parquet", ("id", "text", "group"))
         lines: list[str] = []
+        taken: dict[Path, Review] = {}
         for name, answers in new.items():
             path = results / f"{name}.parquet"
             before = Review.load(path) if path.exists() else Review(known[name], answers[:0])
-            now = before.with_answers(answers)
-            now.save(path)
+            now = taken[path] = before.with_answers(answers)
             lines += _counted(now, comments, book, params)
             if not now.asked.decides:
                 lines += _followed(now, known, comments, book, folder, deciders or [review.DECISION])
+            if replaced := now.replaced(before):
+                lines += [f"{name}: {replaced:,} answers replace others that were given before"]
+        for path, now in taken.items():
+            now.save(path)
         lines += [*_tracked(results), *_tracked(folder), "then `dvc repro` makes gold labels of them"]
     return "\n".join(lines)
 
@@ -139,7 +151,9 @@ def _answers(
                 if path.suffix == ".json"
                 else reviewbook.read(path, known, book)
             )
-            answers, more = review.answers(question, lines, book, path.name, today=today)
+            # Label Studio exports only tasks with an annotation, unless told otherwise
+            whole = path.suffix != ".json"
+            answers, more = review.answers(question, lines, book, path.name, today=today, whole=whole)
         except Problem as problem:
             faults.append(problem)
             continue
@@ -188,15 +202,21 @@ def _target(out: Path | None, folder: Path, known: Mapping[str, Asked]) -> Path:
         raise Problem("the texts are private", where=str(out), remedy=remedy)
     if out.stem in known:
         raise Problem("a review has this name already", where=str(out), remedy="Choose another.")
+    if review.is_follow_up(out.stem):
+        raise Problem("a name of what decides on a review", where=str(out), remedy="Choose another.")
     return folder / out.name
 
 
 def _labelled(comments: pd.DataFrame, source: str, book: Codebook) -> set[str]:
     """The rows that people have labelled: in the source's table, and in what was reviewed."""
-    gold = np.isfinite(tables.judged(comments, "gold", book.space)).all(axis=1)
     path = Path("data") / source / "reviewed.parquet"
-    reviewed = tables.read(path)["id"].tolist() if path.exists() else []
-    return {*comments["id"].to_numpy(object)[gold], *reviewed}
+    labelled = [comments, *([tables.read(path)] if path.exists() else [])]
+    return {
+        one
+        for table in labelled
+        for one, gold in zip(table["id"], tables.judged(table, "gold", book.space), strict=True)
+        if np.isfinite(gold).all()
+    }
 
 
 def _judges(params: Params, wish: Wish) -> Judges:
@@ -220,7 +240,7 @@ def _judges(params: Params, wish: Wish) -> Judges:
         space = LabelSpace.load(Path("models/candidates") / source / name / "labels.json")
         scores = tables.read(data / "scores" / f"{name}.parquet", ("id", *space.labels))
         folds = pd.read_parquet(data / "folds" / f"{name}.parquet")
-        found[name] = (space, suspects.held_out(table, scores, folds, space, test=wish.test))
+        found[name] = (space, suspects.held_out(table, scores, folds, space))
     return found
 
 
@@ -245,7 +265,7 @@ def _queue(
     arms: dict[str, list[str]] = {}
     if wish.rows:
         space = next(iter(judges.values()))[0]
-        open_ = table[~table["id"].isin(done)]
+        open_ = table[~table["id"].isin(done) & (wish.test | (table["part"] != "test"))]
         voters = f"silver.{space.labels[0]}" in table
         arms = suspects.arms(open_, judges, space, wish.rows, voters=voters)
     return queues.queue([one for one in comments["id"] if one not in done], arms, wish.random, rng)
@@ -331,11 +351,13 @@ def _followed(
     folder: Path,
     deciders: Sequence[str],
 ) -> list[str]:
-    """A workbook of the rows on which reviewers differ, and that no earlier one asks to decide."""
+    """A workbook of the rows on which reviewers differ, and that no earlier one asks to decide; without
+    those whose text is gone or another by now."""
     name = now.asked.name
     earlier = [one for one in known.values() if one.decides == name]
     asked = {one for question in earlier for one in question.rows["id"]}
-    differing = [one for one in now.differing if one not in asked]
+    open_ = now.asked.about(comments) - asked
+    differing = [one for one in now.differing if one in open_]
     if not differing:
         return []
     path = folder / f"{name}-decide{f'-{len(earlier) + 1}' if earlier else ''}.xlsx"

@@ -121,6 +121,29 @@ def check_folder(folder: Path) -> None:
             )
 
 
+def check_complete(folder: Path) -> None:
+    """`Problem` where a folder that DVC tracks lacks a file; it may have changed and new ones."""
+    pointer = pointer_of(folder)
+    recorded = [one.md5 for one in integrity.pointed(pointer)] if pointer.exists() else []
+    for md5 in recorded:
+        if not folder.exists() or (files.md5(folder) != md5 and not _lists_present(md5, folder)):
+            raise Problem(
+                f"lacks files that {pointer} points to",
+                where=str(folder),
+                remedy=f"Run `dvc pull {pointer}`.",
+            )
+
+
+def _lists_present(md5: str, folder: Path) -> bool:
+    """Whether each file of a folder's listing is there; no where the cache doesn't hold the listing."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        cache = _Store(repo.cache.local.fs, Path(repo.cache.local.path).as_posix())
+    listing = cache.listing(md5)
+    return bool(listing) and all((folder / entry["relpath"]).is_file() for entry in listing)
+
+
 def _same(path: Path, target: Path) -> bool:
     return target.is_file() and files.md5(path) == files.md5(target)
 

@@ -16,14 +16,14 @@ UNSURE, RARE = "low confidence", "rare label"
 
 
 def held_out(
-    table: pd.DataFrame, scores: pd.DataFrame, folds: pd.DataFrame, space: LabelSpace, *, test: bool
+    table: pd.DataFrame, scores: pd.DataFrame, folds: pd.DataFrame, space: LabelSpace
 ) -> pd.DataFrame:
-    """`id` and scores of the rows whose label a model hadn't learnt: of validation, of every fold's test
-    rows (their mean over the repeats, which then also speaks for validation), and with `test` of the
-    test part. `scores` never are of training rows; where the table says otherwise, they are left out.
+    """`id` and scores of the rows whose label a model hadn't learnt: of validation and test, and of
+    every fold's test rows (their mean over the repeats, which then also speaks for validation).
+    `scores` never are of training rows; where the table says otherwise, they are left out.
     """
     part = scores["id"].map(table.set_index("id")["part"])
-    own = scores[part.isin(["validation", "test"] if test else ["validation"]).to_numpy()]
+    own = scores[part.isin(["validation", "test"]).to_numpy()]
     labels = list(space.labels)
     if len(folds):
         apart = folds.groupby("id", as_index=False, sort=False)[labels].mean()
@@ -74,12 +74,12 @@ def arms(
 def suggestions(
     table: pd.DataFrame, judge: tuple[LabelSpace, pd.DataFrame], space: LabelSpace
 ) -> dict[str, str]:
-    """id → the names of the labels that the model suggests, joined by `; `, or where it has learnt from
-    the row, those that the table has."""
+    """id → the names of the labels that the model suggests, joined by `; `, or of a training row that
+    it has learnt from, those that the table has."""
     own, scores = judge
     found: dict[str, str] = {}
     labels = tables.judged(table, "label", space)
-    known = np.asarray(~np.isnan(labels).any(axis=1))
+    known = np.asarray(table["part"] == "train") & ~np.isnan(labels).any(axis=1)
     of_table = (table["id"].to_numpy(object)[known], labels[known] > 0.5)
     said = scores[list(own.labels)].to_numpy(np.float64)
     for ids, flags in (of_table, (scores["id"].to_numpy(object), own.decide(said))):

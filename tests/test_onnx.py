@@ -148,7 +148,7 @@ def test_a_text_that_the_model_gives_no_number_has_no_answer(
     monkeypatch.setattr(predictor._backend, "logits", broken)
     rows = predictor.predict(["the pay is fair", "the pay is fair"])
     assert [row["error"] for row in rows] == ["no_answer", None]
-    assert (rows[0]["labels"], rows[0]["scores"], rows[0]["abstained"]) == ([], {}, True)
+    assert (rows[0]["labels"], rows[0]["scores"], rows[0]["abstained"]) == ([], {}, False)
 
 
 OPENED = """
@@ -207,7 +207,7 @@ def test_odd_texts_get_a_row_each_that_says_what_became_of_them(
     rows = Predictor.load(bundled[1]).predict(odd)
     assert [row["error"] for row in rows] == ["empty", "empty", None, None, None, None, None]
     assert [row["cut"] for row in rows] == [False, False, False, True, False, False, False]
-    assert all(row["labels"] == [] and row["scores"] == {} and row["abstained"] for row in rows[:2])
+    assert all(row["labels"] == [] and row["scores"] == {} and not row["abstained"] for row in rows[:2])
     assert rows[3]["tokens"] == tiny.SETTINGS["e5"].max_length
     assert Predictor.load(bundled[1]).predict([]) == []
 

@@ -407,7 +407,7 @@ def _same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:
 def _comparable(plan: dict[str, Any]) -> dict[str, Any]:
     """As JSON has it; which parts a file has is told by other options."""
     content: dict[str, Any] = json.loads(json.dumps(plan))
-    return {**content, "files": [{**one, "parts": None} for one in content["files"]]}
+    return {**content, "files": [{**one, "parts": None} for one in content.get("files", ())]}
 
 
 def _refuse_strangers(parts: Sequence[Part], out: Path) -> None:

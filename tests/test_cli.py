@@ -119,7 +119,9 @@ def test_help_has_a_line_for_each_command(
     assert left.value.code == 0
     told = capsys.readouterr().out.partition("COMMAND\n")[2]
     listed = re.sub(r"\n {8,}", " ", told).splitlines()  # a long name has its help below it
-    names = "lint ledger analyse review compare predict score serve plan verify-split lineage sync".split()
+    names = (
+        "lint ledger analyse review compare predict score serve plan verify-split lineage sync".split()
+    )
     names += "relocate team-server grant revoke password grants private audit verify access".split()
     assert [line.split()[0] for line in listed] == names
     assert all(len(line.split()) > 3 for line in listed)

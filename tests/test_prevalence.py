@@ -446,7 +446,7 @@ def staged(tmp_path: Path) -> dict[str, Any]:
     tables.write(table, tmp_path / "clean.parquet")
     tables.write(pd.DataFrame({"id": pd.Series(dtype="str")}), tmp_path / "reviewed.parquet")
     tables.write(table[["id"]][:200].assign(part="train"), tmp_path / "split.parquet")
-    training = table[["id"]][:200].assign(origin="silver")
+    training = table[["id"]][:200].assign(part="train", origin="silver")
     tables.write(training, tmp_path / "training" / "tfidf.parquet")
     learnt = models.Examples(table["text"].tolist(), truth > 0)
     model = models.create(tiny.SETTINGS["tfidf"], space, models.Start(seed=0))
@@ -498,6 +498,29 @@ def test_hand_labelled_rows_that_were_learnt_from_correct_nothing(staged: dict[s
     stage(settings(), **staged)
     found = read_json(staged["out"])
     assert (found["rows"], found["n"]) == (120, 40)  # validation, test, and what was never split
+
+
+def test_a_row_outside_the_split_that_was_learnt_from_corrects_nothing(staged: dict[str, Any]) -> None:
+    learnt = tables.read(staged["training"] / "tfidf.parquet")
+    found = pd.DataFrame({"id": ["c201", "c204"], "part": "train", "origin": "gold"})
+    tables.write(pd.concat([learnt, found]), staged["training"] / "tfidf.parquet")
+    parts = tables.read(staged["split"]).assign(part=["train"] * 180 + ["test"] * 20)
+    tables.write(parts, staged["split"])
+    stage(settings(), **staged)
+    assert read_json(staged["out"])["n"] == 7 + 33 - 2  # test, and what was never split, without these
+
+
+def test_rows_that_were_all_chosen_speak_for_nobody(staged: dict[str, Any]) -> None:
+    table = tables.read(staged["comments"])
+    gold = [name for name in table if name.startswith("gold.")]
+    reviewed = table.loc[table[gold].notna().all(axis=1), ["id", *gold]].assign(
+        reviewers="anna", reviewed="2025-01-01", inclusion=1.0
+    )
+    reviewed.attrs = {"others": 0.0}
+    tables.write(reviewed, staged["reviewed"])
+    tables.write(table.assign(**dict.fromkeys(gold, np.nan)), staged["comments"])
+    assert "people saw chosen rows alone" in stage(settings(), **staged)
+    assert read_json(staged["out"]) == {}
 
 
 def test_the_stage_corrects_nothing_without_hand_labels(staged: dict[str, Any]) -> None:

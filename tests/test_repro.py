@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 CLI = (sys.executable, "-m", "undertone.cli")
 
+CANDIDATES = {"tfidf", "e5", "bert", "setfit", "zeroshot", "lora", "tfidf_wide"}  # as they come
 ROWS = 500
 SMALL = {
     "sample.rows": str(ROWS),
@@ -211,17 +212,7 @@ def test_everything_comes_out(repository: Repository) -> None:
     assert set(metrics.pop("teachers")) == {
         f"{part}_gold_{metric}" for part in ("validation", "test") for metric in ("macro_f1", "accuracy")
     }
-    assert set(metrics) == {
-        "majority",
-        "stratified",
-        "tfidf",
-        "e5",
-        "bert",
-        "setfit",
-        "zeroshot",
-        "lora",
-        "tfidf_wide",
-    }
+    assert set(metrics) == {"majority", "stratified", *CANDIDATES}
     for figures in metrics.values():
         assert {"validation_macro_f1", "test_macro_f1", "test_accuracy"} <= set(figures)
     variants = repository.json("models/variants/private/manifest.json")["variants"]
@@ -232,18 +223,9 @@ def test_everything_comes_out(repository: Repository) -> None:
     assert set(released) <= set(variants)
     latency = repository.json("reports/private/latency.json")
     measured = {row["model"] for row in latency["rows"]}
-    assert measured == {
-        "tfidf",
-        "e5",
-        "bert",
-        "setfit",
-        "zeroshot",
-        "lora",
-        "tfidf_wide",
-        *(f"onnx-{one}" for one in variants),
-    }
+    assert measured == {*CANDIDATES, *(f"onnx-{one}" for one in variants)}
     costs = repository.json("reports/private/cost.json")["candidates"]
-    assert set(costs) == {"tfidf", "e5", "bert", "setfit", "zeroshot", "lora", "tfidf_wide"}
+    assert set(costs) == CANDIDATES
     adapter = size(repository.folder / "models/candidates/private/lora")
     assert costs["lora"]["bytes"] > 2 * adapter  # its base is part of what it needs
     assert (
@@ -344,8 +326,7 @@ def test_a_second_repro_does_nothing(repository: Repository) -> None:
 
 def test_training_and_export_are_recorded_and_the_registry_serves(repository: Repository) -> None:
     encoder = repository.json("reports/private/selection.json")["encoder"]
-    candidates = ["bert", "e5", "lora", "setfit", "tfidf", "tfidf_wide", "zeroshot"]
-    expected = sorted([*candidates, f"export-{encoder}"])
+    expected = sorted([*CANDIDATES, f"export-{encoder}"])
     assert sorted(repository.runs()) == [(name, "FINISHED") for name in expected]
     program = """
 import mlflow, json
@@ -360,7 +341,7 @@ print(json.dumps([sorted(aliases), list(rows.columns), list(release.columns)]))
     aliases, columns, released = json.loads(
         repository.run(sys.executable, "-c", program).stdout.splitlines()[-1]
     )
-    assert aliases == sorted([*candidates, "champion", "release"])
+    assert aliases == sorted([*CANDIDATES, "champion", "release"])
     assert columns == released == ["label", "abstained", "positive", "mild", "negative", "irrelevant"]
     assert not list((repository.folder / "mlartifacts").rglob("*.pkl"))
 

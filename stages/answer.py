@@ -28,7 +28,7 @@ def main(
             case "none":
                 return doors.nobody(folder)
             case "files":
-                return doors.from_files(source, files / source, folder)
+                return doors.from_files(source, files / "voters", folder)
             case "endpoint":
                 return doors.from_endpoint(
                     source,

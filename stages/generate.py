@@ -32,8 +32,7 @@ def main(
         writers = {writing.WRITER: settings.writer}
         match settings.door:
             case "files":
-                own = files / f"{source}-generated"
-                return doors.from_files(source, own, folder, requests=requests.name)
+                return doors.from_files(source, files / "writer", folder, requests=requests.name)
             case "endpoint":
                 return doors.from_endpoint(
                     source,

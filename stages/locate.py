@@ -22,6 +22,10 @@ def main(params: Params, *, source: str, out: Path) -> str:
             f" for access ask {params.data.contact}; the stand-in runs with `-S data.source=standin`;"
             f" your own table comes in by `undertone private add FILE --source {source}`.",
         )
+    for folder in (Path("data/raw") / kind / source for kind in ("answers", "reviews")):
+        if not folder.is_dir():
+            remedy = f"`mkdir -p {folder} && touch {folder}/.gitkeep`, and commit it."
+            raise Problem("stages read it, and it isn't there", where=str(folder), remedy=remedy)
     write_json(out, {"source": source})
     return f"{len(names)} files of {source}"
 

@@ -24,16 +24,17 @@ def main(
     book = read_codebook(codebook).asked(params.data.scheme)
     table = tables.read(comments, ("id", "text", "group"))
     # in the order of asking: review-2 before review-10
-    paths = sorted((reviews / source).glob("*.parquet"), key=lambda path: (len(path.name), path.name))
+    found = (reviews / review.GIVEN).glob("*.parquet")
+    paths = sorted(found, key=lambda path: (len(path.name), path.name))
     own = [review.Review.load(path) for path in paths]
     if simulated := params.review.simulated.get(source):
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".review", suffix=".tmp") as beside:
             own += rehearsal.reviews(table, simulated, book, seed=params.seed, folder=Path(beside))
     rng = np.random.default_rng(params.seed)
-    found = review.settled(own, table, book.space, draws=params.evaluate.draws, rng=rng)
-    tables.write(found.table, out)
-    write_json(summary, found.told if own else {})
-    return review.told(found.told) if own else "nothing was reviewed"
+    gold = review.settled(own, table, book.space, draws=params.evaluate.draws, rng=rng)
+    tables.write(gold.table, out)
+    write_json(summary, gold.told if own else {})
+    return review.told(gold.told) if own else "nothing was reviewed"
 
 
 if __name__ == "__main__":

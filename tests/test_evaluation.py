@@ -68,6 +68,14 @@ def test_rows_that_people_saw_because_models_erred_are_no_gold_of_validation() -
     assert "gold" not in evaluated(rows, {"m": (SPACE, scores(rows, right=0.9))})["validation"]
 
 
+def test_rows_that_stand_for_themselves_alone_are_no_gold_of_validation() -> None:
+    rows = table(180)
+    rows["inclusion"] = np.where(rows["gold.a"].isna(), np.nan, 0.25)  # as many have gold
+    assert "gold" in evaluated(rows, {"m": (SPACE, scores(rows, right=0.9))})["validation"]
+    rows["inclusion"] *= 4  # nobody could be asked about the others
+    assert "gold" not in evaluated(rows, {"m": (SPACE, scores(rows, right=0.9))})["validation"]
+
+
 def test_the_order_of_rows_is_no_matter() -> None:
     rows = table()
     given = scores(rows, right=0.9)

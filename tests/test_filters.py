@@ -251,7 +251,7 @@ def test_dropped_files_have_a_folder_of_their_own(
     folder = repository(tmp_path, monkeypatch)
     settings = read_params().generate["standin"]
     assert settings is not None
-    with pytest.raises(Problem, match=r"Send data/standin/prompts/\*\.jsonl .*standin-generated"):
+    with pytest.raises(Problem, match=r"Send data/standin/prompts/\*\.jsonl .*answers/writer"):
         run(folder, settings.model_copy(update={"door": "files"}))
 
 

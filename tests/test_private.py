@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from dvc.exceptions import ReproductionError
+from dvc.repo import Repo
 
 from tests.people import ROOT
 from undertone import sharing
@@ -45,7 +47,7 @@ def add(*paths: Path, settings: Source | None = SOURCE, replace: bool = False) -
 def status(folder: Path) -> list[str]:
     listed = ["git", "status", "--porcelain", "--untracked-files=all"]
     done = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True)
-    return [line for line in done.stdout.split() if "data" in line]
+    return sorted(line for line in done.stdout.split() if "data" in line)
 
 
 def pointer() -> dict[str, str]:
@@ -60,10 +62,11 @@ def test_a_workbook_is_tracked_pinned_to_the_private_remote_and_ignored_by_git(f
     pd.DataFrame({"comment": ["one"], "label": ["positive"]}).to_excel(book, index=False)
     said = add(book)
     assert (folder / "data/raw/private/own.xlsx").read_bytes() == book.read_bytes()
-    assert status(folder) == ["data/raw/private.dvc"]
+    kept = [f"data/raw/{kind}/private/.gitkeep" for kind in ("answers", "reviews")]
+    assert status(folder) == sorted(["data/raw/private.dvc", *kept])
     first = pointer()
     assert (first["remote"], first["nfiles"]) == ("private", 1)
-    assert "git add data/raw/private.dvc" in said
+    assert f"git add data/raw/private.dvc {' '.join(kept)} &&" in said
     assert "dvc push data/raw/private.dvc" in said
     # another one joins it, the same again changes nothing, and the pin stays
     add(given(folder, "more.csv"))
@@ -165,3 +168,75 @@ def test_nothing_comes_in_where_git_would_take_it(folder: Path) -> None:
     with pytest.raises(Problem, match="git would take it"):
         add(given(folder, "own.csv"))
     assert list((folder / "data/raw").iterdir()) == []
+
+
+READERS = ("answer", "generate", "review")  # of what comes to a source from outside, late
+
+
+def short() -> None:
+    """A dvc.yaml of the stages that read answers and reviews, as they are but for their commands."""
+    whole = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
+    stages = {}
+    for name in READERS:
+        deps = [one for one in whole[name]["deps"] if one.startswith("data/raw/")]
+        assert len(deps) == 1
+        out = f"data/${{item.source}}/{name}.txt"
+        command = f"mkdir -p data/${{item.source}} && ls {deps[0]}/* > {out} || true"
+        stages[name] = {"matrix": whole[name]["matrix"], "cmd": command, "deps": deps, "outs": [out]}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    source("standin")
+
+
+def source(name: str) -> None:
+    Path("params.yaml").write_text(f"data:\n  source: {name}\n")
+
+
+def reproduced(*, pull: bool = False) -> list[str]:
+    """The stages that ran."""
+    with Repo() as repo:
+        return sorted(stage.addressing for stage in repo.reproduce(pull=pull) if stage.cmd)
+
+
+def git(*arguments: str) -> None:
+    me = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "core.hooksPath=/dev/null"]
+    subprocess.run(["git", *me, *arguments], check=True)
+
+
+def cloned(folder: Path, name: str, remote: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git("clone", "-q", str(folder), str(folder.with_name(name)))
+    monkeypatch.chdir(folder.with_name(name))
+    Path(".dvc/config.local").write_text(f'["remote "private""]\n    url = {remote}\n')
+
+
+def test_the_standin_needs_no_private_answers_and_does_not_run_again_for_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = folder.with_name("remote")
+    short()
+    for name in read_params(ROOT / "params.yaml").ingest:
+        for path in sharing.kept_by_git(name):
+            assert (ROOT / path).exists(), f"{path} is not in git"
+    Path(".dvc/config.local").write_text(f'["remote "private""]\n    url = {remote}\n')
+    assert reproduced() == [f"{name}@standin" for name in READERS]
+    given = {"answers/private/voters": "answer", "answers/private/writer": "generate"}
+    for part in (*given, "reviews/private/given"):
+        path = Path("data/raw") / part / "own.jsonl"
+        path.parent.mkdir()
+        path.write_text("{}\n")
+        assert sharing.track(path.parent) == "private"
+    with Repo() as repo:
+        repo.push()
+    git("add", "-A")
+    git("commit", "-qm", "start")
+    assert reproduced() == []  # owner
+
+    cloned(folder, "outsider", folder.with_name("nowhere"), monkeypatch)
+    assert reproduced() == [f"{name}@standin" for name in READERS]
+    source("private")
+    with pytest.raises(ReproductionError, match="private"):
+        reproduced()
+
+    cloned(folder, "collaborator", remote, monkeypatch)
+    source("private")
+    assert reproduced(pull=True) == [f"{name}@private" for name in READERS]
+    assert "own.jsonl" in Path("data/private/review.txt").read_text()

@@ -532,7 +532,7 @@ def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repositor
     told = repository.said(done, "answer")
     assert "no answers to the requests of 'private'. Send data/private/requests" in told
 
-    dropped = folder / "data/raw/answers/private"
+    dropped = folder / "data/raw/answers/private/voters"
     dropped.mkdir()
     asked = pd.read_parquet(folder / "data/private/requests/asked.parquet")
     comments = pd.read_parquet(folder / "data/private/comments.parquet")
@@ -540,7 +540,7 @@ def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repositor
     book = read_codebook(folder / "codebooks/gender.yaml")
     voters = read_params(folder / "params.yaml").request["private"].voters
     simulated.answers(asked, truth, voters, book, seed=0, out=dropped)
-    repository.run("dvc", "add", "-q", "data/raw/answers/private")
+    repository.run("dvc", "add", "-q", "data/raw/answers/private/voters")
     repository.run("dvc", "repro", "label@private")
     labels = folder / "data/private/labelled.parquet"
     before = labels.read_bytes()
@@ -553,7 +553,7 @@ def test_dropped_answers_become_labels_and_a_broken_file_loses_nothing(repositor
     done = repository.run("dvc", "repro", "label@private", check=False)
     assert done.returncode != 0
     told = repository.said(done, "answer")
-    assert "data/raw/answers/private/one.output.jsonl, line" in told
+    assert "data/raw/answers/private/voters/one.output.jsonl, line" in told
     assert labels.read_bytes() == before
     assert (folder / "data/private/answers/one.output.jsonl").exists()  # what was there stays
 

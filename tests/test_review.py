@@ -467,7 +467,7 @@ def staged(root: Path) -> tuple[str, pd.DataFrame, dict[str, Any]]:
         source="standin",
         codebook=root / "codebooks/gender.yaml",
         comments=root / "data/standin/clean.parquet",
-        reviews=root / "data/raw/reviews",
+        reviews=root / "data/raw/reviews/standin",
         out=out,
         summary=summary,
     )
@@ -482,7 +482,7 @@ def test_where_nothing_was_reviewed_the_stage_says_so(repository: Path) -> None:
 
 
 def test_a_row_of_a_later_review_was_in_none_before_it(repository: Path) -> None:
-    results = repository / "data/raw/reviews/standin"
+    results = repository / "data/raw/reviews/standin/given"
     book = read_codebook(repository / "codebooks/gender.yaml")
     tables.write(comments("abc"), repository / "data/standin/clean.parquet")
     first = reviewed({"anna": {"a": "mild"}}, asked="ab", codebook=book, inclusion=0.5)
@@ -501,7 +501,7 @@ def git(*arguments: str) -> str:
 def test_from_the_pipeline_to_people_and_back(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, results = repository / "data/review/standin", repository / "data/raw/reviews/standin"
+    folder, results = repository / "data/review/standin", repository / "data/raw/reviews/standin/given"
     who = ["--reviewer", "anna", "--reviewer", "ben"]
     assert cli.main(["review", "--rows", "8", "--random", "12", *who]) == 0
     assert "data/review/standin/review-1.xlsx: 20 rows for anna and ben" in capsys.readouterr().out
@@ -548,9 +548,9 @@ def test_from_the_pipeline_to_people_and_back(
     # git sees two pointers, pinned to the private remote, and the audit no source called "review"
     new = [line[3:] for line in git("status", "--porcelain", "-uall").splitlines() if "?? " in line]
     assert sorted(one for one in new if one.startswith("data/")) == [
-        "data/raw/reviews/standin.dvc", "data/review/standin.dvc",
+        "data/raw/reviews/standin/given.dvc", "data/review/standin.dvc",
     ]  # fmt: skip
-    for one in ("data/raw/reviews/standin.dvc", "data/review/standin.dvc"):
+    for one in ("data/raw/reviews/standin/given.dvc", "data/review/standin.dvc"):
         assert "remote: private" in Path(one).read_text()
     assert Needles.of(repository).sources == ["standin"]
 
@@ -614,7 +614,7 @@ def test_a_workbook_may_be_filled_in_where_it_lies_and_be_open_meanwhile(
 def test_nobody_is_asked_to_decide_on_a_text_that_has_changed_since(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, results = repository / "data/review/standin", repository / "data/raw/reviews/standin"
+    folder, results = repository / "data/review/standin", repository / "data/raw/reviews/standin/given"
     who = ["anna", "ben"]
     asking = ["--rows", "0", "--random", "4", "--reviewer", "anna", "--reviewer", "ben"]
     assert cli.main(["review", *asking]) == 0
@@ -654,7 +654,7 @@ def test_a_half_done_project_of_label_studio_is_taken_and_a_later_answer_counts(
     )
     assert cli.main(["review", "--read", str(back)]) == 0
     assert "half: 1 answers replace others that were given before" in capsys.readouterr().out
-    kept = Review.load(Path("data/raw/reviews/standin/half.parquet")).answers.set_index("id")
+    kept = Review.load(Path("data/raw/reviews/standin/given/half.parquet")).answers.set_index("id")
     assert (kept.loc[one, "mild"], kept.loc[other, "mild"]) == (1, 0)
 
 

@@ -321,7 +321,8 @@ def _asked(
             given = tables.judged(rows, reference, space)
             known = ~np.isnan(given).all(axis=1)
             chosen, truth = rows.iloc[np.flatnonzero(known)], given[known] > 0.5
-            if not known.any() or (reference == "gold" and part != "test" and _uneven(chosen)):
+            decides = reference == "gold" and part != "test"
+            if not known.any() or (decides and _uneven(chosen, len(rows))):
                 continue
             _check_truth(given[known], part, reference, space)
             decided = {
@@ -343,12 +344,16 @@ def _asked(
         yield _folded(table, folds, space, seed)
 
 
-def _uneven(gold: pd.DataFrame) -> bool:
-    """Whether some rows were far likelier to be labelled by people than others: those that a review took
-    because the models erred or differed there. Unweighed they say nothing of the whole, and who was not
-    looked at for the choice is ahead for nothing."""
+def _uneven(gold: pd.DataFrame, rows: int) -> bool:
+    """Whether some of a part's `rows` were far likelier to be labelled by people than others, or others
+    could not be labelled at all: those that a review took because the models erred or differed there.
+    Unweighed they say nothing of the whole, and who was not looked at for the choice is ahead for
+    nothing; docs/mixes.md says why they aren't weighed."""
     inclusion = gold["inclusion"].dropna() if "inclusion" in gold else pd.Series(dtype=float)
-    return bool(len(inclusion)) and float(inclusion.max()) > UNEVEN * float(inclusion.min())
+    if inclusion.empty:
+        return False
+    stand_for = float((1 / inclusion).sum())  # about all rows, if each of them could be drawn
+    return float(inclusion.max()) > UNEVEN * float(inclusion.min()) or UNEVEN * stand_for < rows
 
 
 def _on_test(table: pd.DataFrame, judges: Judges, space: LabelSpace, seed: int) -> Asked:

@@ -20,6 +20,7 @@ _PRIVATE = {"data", "models", "mlartifacts", "mlruns", "dvc_plots"}
 _OWN = {".server", "unsent", ".cache"}
 _KEPT = {"data/README.md", "data/raw/answers/README.md", "models/README.md", "reports/runs.jsonl"}
 _KEPT |= {"data/raw/reviews/README.md"}
+_EMPTY = re.compile(r"data/raw/(answers|reviews)/[a-z][a-z0-9_]*/\.gitkeep")
 _KEPT |= {"undertone/service.html"}  # the page of `undertone serve`
 _SUFFIXES = {
     **dict.fromkeys(
@@ -157,7 +158,7 @@ def shown(path: str) -> str:
 def _of_path(path: str) -> str | None:
     pure = PurePosixPath(path)
     name, suffix = pure.name, pure.suffix.lower()
-    if path in _KEPT:
+    if path in _KEPT or _EMPTY.fullmatch(path):
         return None
     if pure.parts[0] in _PRIVATE and suffix != ".dvc":
         return f"{pure.parts[0]}/ holds private data; DVC tracks it, git only the .dvc files"

@@ -27,6 +27,7 @@ from undertone.queues import RANDOM
 NONE = "none of these"  # what is answered where many labels are possible, and none applies
 DECISION = "decision"  # who settles what the others differ on, where nobody is named
 JOINED = ";"  # between several reviewers, and between several labels in a cell
+GIVEN = "given"  # the folder of answers in a source's reviews: DVC's, as the one above is git's
 GOLD = ("reviewers", "reviewed", "inclusion")  # the columns that come with gold labels
 
 _NAME = re.compile(r"[^\s:;=+@-][^:;\n\r\t]{0,39}")  # a header, and one of several in a column

@@ -1,7 +1,7 @@
 """`undertone review`: from the pipeline's tables to a workbook for people, and back.
 
-What is asked lies in data/review/<source>/, what was answered in data/raw/reviews/<source>/; DVC tracks
-both, and sends them to the remote `private` alone.
+What is asked lies in data/review/<source>/, what was answered in data/raw/reviews/<source>/given/; DVC
+tracks both, and sends them to the remote `private` alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -111,7 +111,7 @@ def take(given: Sequence[Path], deciders: Sequence[str], params: Params) -> str:
     with chdir(files.root()):
         source = params.data.source
         book = _codebook(params)
-        folder, results = _folder(source), Path("data/raw/reviews") / source
+        folder, results = _folder(source), sharing.REVIEWS / source / review.GIVEN
         sharing.check_complete(folder)
         sharing.check_folder(results)
         known = _known(folder)

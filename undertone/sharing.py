@@ -21,6 +21,7 @@ from undertone.params import Source
 from undertone.prescan import kind_of
 
 PRIVATE = "private"  # the remote that a source's files are pinned to, where .dvc/config has it
+ANSWERS, REVIEWS = Path("data/raw/answers"), Path("data/raw/reviews")  # a folder in each for a source
 _RESERVED = ("answers", "review", "reviews", "standin")  # folders of data/ that hold something else
 _CORRUPT = Path(".dvc/tmp/corrupt")  # not known to git
 _OBJECTS = 32  # hexadecimal digits of an object's name
@@ -64,16 +65,28 @@ def add(
             shutil.copyfile(path, beside)
     remote = track(folder)
     lines = [f"{folder}: {len(_tables(folder))} files, {files.size(folder):,} bytes, tracked by DVC"]
+    kept = kept_by_git(source)
     if push:
         _dvc("push", *(["--remote", remote] if remote else []), str(pointer))
         lines += [f"pushed to the remote '{remote}'" if remote else "pushed to the default remote"]
-    lines += [f"commit the pointer: git add {pointer} && git commit -m 'Data of {source}'"]
+    all_of_it = " ".join(map(str, (pointer, *kept)))
+    lines += [f"commit the pointer: git add {all_of_it} && git commit -m 'Data of {source}'"]
     if not push:
         to = f"the remote '{remote}'" if remote else "the default remote"
         lines += [f"send the files to {to}, and nowhere else: dvc push {pointer}"]
     if settings is None:
         lines += [f"name its columns under ingest.{source} in params.yaml, and set data.source"]
     return "\n".join(lines)
+
+
+def kept_by_git(source: str) -> list[Path]:
+    """Makes the folders of a source's answers and reviews, with a file for git in each: stages depend on
+    them before anybody has answered, and DVC refuses a dependency that isn't there."""
+    kept = [folder / source / ".gitkeep" for folder in (ANSWERS, REVIEWS)]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return kept
 
 
 def _check(path: Path, target: Path, settings: Source | None, source: str) -> None:

@@ -23,6 +23,7 @@ def main(
     comments: Path,
     labelled: Path,
     people: Path,
+    reviewed: Path,
     split: Path,
     out: Path,
     queue: Path,
@@ -30,14 +31,12 @@ def main(
 ) -> str:
     space, own, seed = LabelSpace.load(labels), params.pseudo, params.seed
     rows = tables.read(split, NEEDS)
+    everything, gold = tables.read(comments, NEEDS), tables.read(people)
     table, left_out = pseudo.pool(
-        tables.read(comments, NEEDS),
-        tables.read(labelled),
-        tables.read(people),
-        rows,
-        params.split,
-        params.clean,
+        everything, tables.read(labelled), gold, rows, params.split, params.clean
     )
+    known = {*gold["id"], *tables.read(reviewed).attrs["asked"]}
+    open_ = [one for one in everything["id"] if one not in known]
     judged = rows[rows["part"] == "validation"].reset_index(drop=True)
     texts = [table["text"].tolist(), judged["text"].tolist()]
     spaces: list[LabelSpace] = []
@@ -59,8 +58,9 @@ def main(
         model, _ = learner.learn(train, validation, "all", lambda *_: None)
         spaces.append(model.space)
         scores.append([models.scored(model, some) for some in texts])
+    draws = params.evaluate.draws
     found = pseudo.labelled(
-        table, judged, scores, spaces, own, space, left_out, draws=params.evaluate.draws, seed=seed
+        table, judged, scores, spaces, own, space, left_out, open_, draws=draws, seed=seed
     )
     tables.write(found.rows, out)
     tables.write(found.queue, queue)

@@ -25,14 +25,15 @@ def main(
 ) -> str:
     book = read_codebook(codebook)
     asked = book.asked(params.data.scheme).space
-    given = review.merged(tables.read(comments, (*search.NEEDS, "part")), tables.read(reviewed), asked)
+    people = tables.read(reviewed)
+    given = review.merged(tables.read(comments, (*search.NEEDS, "part")), people, asked)
     table, _ = silver.labelled(given, None, book, params.data.scheme)
     parts = tables.read(split, ("id", "part"))
     queue, counts = search.search(
         table,
         params.search.labels.get(source, []),
         search.known(table, tables.read(labelled), book.learnt(params.data.scheme).space),
-        people=search.seen(table),
+        people=search.seen(table, people.attrs["asked"]),
         held=search.held(table, parts),
         book=book.learnt(params.data.scheme),
         settings=params.search,

@@ -360,6 +360,7 @@ def test_code_reports_and_pointers_pass(repository: Path) -> None:
         "reports/x/rows/split.json": '{"dropped": {"made from a row out of the training part": 1}}',
         "reports/runs.jsonl": '{"run": "bert", "c": 1.0}\n{"run": "e5"}\n',
         "data/raw/private.dvc": f"{POINTER}  path: private\n",
+        "data/raw/reviews/private/.gitkeep": "",
         "data/raw/my comments.xlsx.dvc": f"{POINTER}  path: my comments.xlsx\n",
         "README.md": f"# A title\n\n{TEXT}.\n",
         "docs/shot.png": picture(),

@@ -65,7 +65,7 @@ def test_a_text_that_one_gave_no_valid_answer_has_no_label_and_no_queue() -> Non
         found = said(settings, mute, scores(0.99, 0.99))
         assert found.accepted(0.9).tolist() == [False, True]
         assert found.decided.any(axis=1).tolist() == [False, True]
-        assert pseudo.queue(table(2), found, settings, seed=0).empty
+        assert pseudo.queue(table(2), found, ["p0", "p1"], settings, seed=0).empty
 
 
 def test_of_many_labels_the_least_sure_one_counts_and_none_is_an_answer() -> None:
@@ -82,18 +82,39 @@ def test_the_queue_holds_the_most_doubtful_disagreement_and_a_random_part_of_the
     one = scores(0.9, 0.8, 0.7, 0.99, 0.99, 0.55)
     other = scores(0.4, 0.45, 0.4, 0.99, 0.98, 0.55)
     settings = how(disagreed=2, random=2)
-    found = pseudo.queue(table(6), said(settings, one, other), settings, seed=3)
+    ids = [f"p{at}" for at in range(6)]
+    found = pseudo.queue(table(6), said(settings, one, other), ids, settings, seed=3)
     arms = found.groupby("arm")["id"].apply(set)
     assert arms["disagreed"] == {"p2", "p1"}  # 0.55 and 0.625; the third, 0.65, is one of the others
     assert arms["random"] <= {"p0", "p3", "p4", "p5"}
     assert found.set_index("arm")["inclusion"].to_dict() == {"disagreed": 1.0, "random": 0.5}
 
 
+def test_the_random_part_is_of_all_comments_and_nobody_is_asked_twice() -> None:
+    one, other = scores(0.9, 0.8, 0.7), scores(0.4, 0.45, 0.4)
+    settings = how(disagreed=2, random=4)
+    open_ = ["p0", "p2", *(f"labelled by voters {at}" for at in range(8))]  # p1 was asked about
+    found = pseudo.queue(table(3), said(settings, one, other), open_, settings, seed=3)
+    assert set(found.loc[found["arm"] == "disagreed", "id"]) == {"p0", "p2"}
+    drawn = found[found["arm"] == "random"]
+    assert drawn["id"].str.startswith("labelled").all()
+    assert drawn["inclusion"].tolist() == [0.5] * 4
+
+
 def test_rows_and_counts_say_the_same() -> None:
     pool, checked = table(4), table(2).assign(**{"label.a": [1.0, 0.0], "label.b": [0.0, 1.0]})
     each = [(scores(0.99, 0.1, 0.7, 0.02), scores(0.95, 0.95)) for _ in range(2)]
     found = pseudo.labelled(
-        pool, checked, each, [SPACE, SPACE], how(), SPACE, left_out=7, draws=100, seed=0
+        pool,
+        checked,
+        each,
+        [SPACE, SPACE],
+        how(),
+        SPACE,
+        left_out=7,
+        open_=pool["id"].tolist(),
+        draws=100,
+        seed=0,
     )
     assert found.rows["id"].tolist() == ["p0", "p1", "p3"]
     assert found.rows[["label.a", "label.b"]].to_numpy().tolist() == [[1, 0], [0, 1], [0, 1]]
@@ -112,14 +133,25 @@ def test_people_s_labels_of_validation_judge_what_is_accepted() -> None:
     checked = table(3).assign(**{"gold.a": [1.0, np.nan, 1.0], "gold.b": [0.0, np.nan, 0.0]})
     each = [(scores(0.9), scores(0.99, 0.99, 0.6))] * 2
     found = pseudo.labelled(
-        table(1), checked, each, [SPACE, SPACE], how(), SPACE, left_out=0, draws=100, seed=0
+        table(1),
+        checked,
+        each,
+        [SPACE, SPACE],
+        how(),
+        SPACE,
+        left_out=0,
+        open_=["p0"],
+        draws=100,
+        seed=0,
     )
     right = found.told["accuracy"]["gold"]
     assert (right["value"], right["n"], right["of"]) == (1.0, 1, 2)
 
 
 def test_without_an_ensemble_nothing_has_a_label() -> None:
-    found = pseudo.labelled(table(3), table(2), [], [], how(), SPACE, left_out=0, draws=100, seed=0)
+    found = pseudo.labelled(
+        table(3), table(2), [], [], how(), SPACE, left_out=0, open_=["p0"], draws=100, seed=0
+    )
     assert list(found.rows.columns) == [
         "id",
         "text",
@@ -184,6 +216,9 @@ def run(folder: Path, settings: Pseudo) -> str:
         "comments": comments, "labelled": labelled, "people": comments[:0], "split": split
     }.items():  # fmt: skip
         tables.write(rows, folder / f"{name}.parquet")
+    reviewed = comments[:0].copy()
+    reviewed.attrs = {"others": 0.0, "asked": ["p130"]}
+    tables.write(reviewed, folder / "reviewed.parquet")
     SPACE.save(folder / "space.json")
     for name, c in (("x", 50.0), ("y", 0.05)):  # the second knows little but which label is common
         own = read_params().tfidf.model_copy(update={"c": c, "class_weights": "none"})
@@ -203,6 +238,7 @@ def run(folder: Path, settings: Pseudo) -> str:
         comments=folder / "comments.parquet",
         labelled=folder / "labelled.parquet",
         people=folder / "people.parquet",
+        reviewed=folder / "reviewed.parquet",
         split=folder / "split.parquet",
         out=folder / "pseudo.parquet",
         queue=folder / "queue.parquet",
@@ -233,6 +269,8 @@ def test_an_ensemble_labels_the_pool_and_gives_people_what_it_cannot(
     queue = tables.read(tmp_path / "queue.parquet", ("id", "arm", "inclusion"))
     assert not set(queue.loc[queue["arm"] == "disagreed", "id"]) & set(found["id"])
     assert len(queue) == min(3, counts["disagreed"]) + 2
+    drawn = queue.loc[queue["arm"] == "random", "inclusion"]
+    assert drawn.tolist() == [2 / (159 - (len(queue) - 2))] * 2  # of all comments but p130
     before = [md5(tmp_path / name) for name in ("pseudo.parquet", "queue.parquet", "counts.json")]
     run(tmp_path, settings)
     assert before == [

@@ -241,6 +241,7 @@ def test_a_row_of_an_arm_that_was_not_filled_in_to_its_end_counts_as_drawn_for_i
         {"a": 0.1, "b": 0.1, "c": 0.5}
     )
     assert found.table.attrs["others"] == pytest.approx(0.1)
+    assert found.table.attrs["asked"] == list("abcdef")  # d, e and f were left open
     again = reviewed({"anna": {"g": "for"}}, inclusion=0.3)
     both = settled([own, again], "abcdefgh").table.set_index("id")["inclusion"]
     # the second asks about none of the first's rows, filled in or not
@@ -572,6 +573,9 @@ def test_rows_are_asked_about_once_and_a_queue_of_others_is_taken(
     queue.assign(id=["001", "002", "nobody"]).to_parquet("queue.parquet")
     assert cli.main(["review", "--queue", "queue.parquet"]) == 1
     assert "1 of 3 rows are not among the comments" in capsys.readouterr().err
+    queue.assign(arm="random", inclusion=[0.1, 0.1, 0.2]).to_parquet("queue.parquet")
+    assert cli.main(["review", "--queue", "queue.parquet"]) == 1
+    assert "random rows of several inclusion probabilities" in capsys.readouterr().err
     assert cli.main(["review", "--rows", "0", "--random", "100"]) == 0
     rest = review.Asked.load(Path("data/review/standin/review-1.parquet")).rows
     assert len(rest) == 57

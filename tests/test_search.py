@@ -343,7 +343,7 @@ def test_the_stage_writes_a_queue_and_keeps_vectors_below_data(
         {"id": ["r8"], "reviewers": "ann", "reviewed": "2026-01-05", "inclusion": 0.5}
     )
     reviewed[[f"gold.{label}" for label in labels]] = [0.0, 1.0, 0.0, 0.0]
-    reviewed.attrs["others"] = 0.0
+    reviewed.attrs = {"others": 0.0, "asked": ["r8", "r9"]}  # r9 was left open
     tables.write(reviewed, Path("reviewed.parquet"))
     parts = comments[["id"]].assign(part=["test", *["train"] * 39])
     tables.write(parts, Path("split.parquet"))
@@ -360,8 +360,8 @@ def test_the_stage_writes_a_queue_and_keeps_vectors_below_data(
     )
     queue = tables.read(Path("data/standin/queue.parquet"), ("id", "arm", "inclusion"))
     assert queue["arm"].value_counts().to_dict() == {"negative": 8, queues.RANDOM: 4}
-    assert not set(queue["id"]) & {f"r{row}" for row in range(9)}
-    assert told.startswith("31 rows in the pool; 'negative' 8 by ")
+    assert not set(queue["id"]) & {f"r{row}" for row in range(10)}
+    assert told.startswith("30 rows in the pool; 'negative' 8 by ")
     assert list(Path("data/.embeddings").rglob("*.npy"))
 
 

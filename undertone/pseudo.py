@@ -96,14 +96,20 @@ def rows(table: pd.DataFrame, said: Said, space: LabelSpace, threshold: float) -
     return pd.concat([found, labels], axis=1).assign(confidence=said.confidence[kept])
 
 
-def queue(table: pd.DataFrame, said: Said, how: params.Pseudo, *, seed: int) -> pd.DataFrame:
-    """Who goes to people, as `queues.queue` has it: of those not accepted and not alike the least
-    confident, and some of all others."""
-    apart = np.flatnonzero(~said.accepted(how.threshold) & ~said.alike)
-    order = apart[np.argsort(said.confidence[apart], kind="stable")][: how.queue.disagreed]
-    ids = table["id"].tolist()
-    arms = {ARM: [ids[at] for at in order]}
-    return queues.queue(ids, arms, how.queue.random, np.random.default_rng(seed))
+def queue(
+    table: pd.DataFrame, said: Said, open_: Sequence[str], how: params.Pseudo, *, seed: int
+) -> pd.DataFrame:
+    """Who goes to people, as `queues.queue` has it: of the pool's `table` those not accepted and not
+    alike, the least confident first, and some of all others of `open_`.
+
+    `open_`: the ids of all comments that people may be asked about, and not of the pool alone, or the
+    random ones would speak for what voters were not asked about only.
+    """
+    apart = ~said.accepted(how.threshold) & ~said.alike & table["id"].isin(open_).to_numpy()
+    order = np.flatnonzero(apart)
+    order = order[np.argsort(said.confidence[order], kind="stable")][: how.queue.disagreed]
+    arms = {ARM: table["id"].iloc[order].tolist()}
+    return queues.queue(open_, arms, how.queue.random, np.random.default_rng(seed))
 
 
 @dataclass(frozen=True)
@@ -136,12 +142,14 @@ def labelled(
     how: params.Pseudo,
     space: LabelSpace,
     left_out: int,
+    open_: Sequence[str],
     *,
     draws: int,
     seed: int,
 ) -> Labelled:
     """What becomes of the pool's `table`. `scores`: each member's, calibrated, of the pool's texts and
     of the validation rows', on which they were calibrated, too; without a member nothing has a label.
+    `open_`: see `queue`.
 
     `told`: the settings; how many rows of the pool are accepted, disagreed on, or in doubt (all decide
     the same, and are not sure enough), and label by label; and `accuracy`: how often what is accepted is
@@ -151,7 +159,7 @@ def labelled(
         nothing = np.zeros((0, len(space.labels)))
         nobody = combined([nothing], [space], how, space)
         none = table.iloc[:0]
-        return Labelled(rows(none, nobody, space, 1.0), queue(none, nobody, how, seed=seed), {})
+        return Labelled(rows(none, nobody, space, 1.0), queue(none, nobody, [], how, seed=seed), {})
     said, checked = (combined([one[at] for one in scores], spaces, how, space) for at in range(2))
     accepted = said.accepted(how.threshold)
 
@@ -177,7 +185,8 @@ def labelled(
             "gold": right("gold"),
         },
     }
-    return Labelled(rows(table, said, space, how.threshold), queue(table, said, how, seed=seed), told)
+    asked = queue(table, said, open_, how, seed=seed)
+    return Labelled(rows(table, said, space, how.threshold), asked, told)
 
 
 def accuracy(

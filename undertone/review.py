@@ -258,8 +258,9 @@ def _judged(chosen: Sequence[str], codebook: Codebook) -> tuple[dict[str, float]
 @dataclass(frozen=True)
 class Reviewed:
     """`table`: `id`, `gold.<label>`, and the columns of GOLD, only rows with a gold label; with them in
-    its attrs `others`, how likely any other row was to be reviewed. `told`: counts and agreement,
-    JSON-ready, without texts, ids and names."""
+    its attrs `others`, how likely any other row was to be reviewed, and `asked`, the ids of all that
+    people were asked about as it is now, left open or tied too. `told`: counts and agreement, JSON-ready,
+    without texts, ids and names."""
 
     table: pd.DataFrame
     told: dict[str, Any]
@@ -305,7 +306,7 @@ def settled(
     undecided = table[f"gold.{labels[0]}"].isna()
     table = table[~undecided].reset_index(drop=True)
     table["inclusion"], others = _inclusion(own, table["id"])
-    table.attrs = {"others": others}
+    table.attrs = {"others": others, "asked": sorted(current)}
     groups = tables.groups(comments.set_index("id", drop=False).loc[ids])
     everyone = [f"reviewer {number}" for number in range(1, len(people) + 1)]
     told = {

@@ -279,6 +279,8 @@ def _queued(path: Path, comments: pd.DataFrame, done: set[str]) -> pd.DataFrame:
         raise Problem(f"{unknown:,} of {len(queue):,} rows are not among the comments", where=str(path))
     if not queue["inclusion"].between(0, 1, inclusive="right").all():
         raise Problem("an inclusion probability outside 0..1", where=str(path))
+    if queue.loc[queue["arm"] == queues.RANDOM, "inclusion"].nunique() > 1:  # whose is any other row's?
+        raise Problem("random rows of several inclusion probabilities", where=str(path))
     return queue[~queue["id"].isin(done)].reset_index(drop=True)
 
 

@@ -95,10 +95,11 @@ def search(
     return queue, counts
 
 
-def seen(table: pd.DataFrame) -> Rows:
-    """Rows of a cleaned table that a person has labelled, even if people couldn't agree on them."""
+def seen(table: pd.DataFrame, asked: Sequence[str]) -> Rows:
+    """Rows of a cleaned table that a person has labelled, even if people couldn't agree on them, and
+    those that a review `asked` about, even if they were left open: nobody is asked twice."""
     own = [name for name in table if str(name).startswith(("gold.", "label.", "annotator."))]
-    return np.asarray(table[own].notna().any(axis=1))
+    return np.asarray(table[own].notna().any(axis=1) | table["id"].isin(asked))
 
 
 def held(table: pd.DataFrame, parts: pd.DataFrame) -> Rows:

@@ -146,6 +146,20 @@ def test_people_s_labels_of_validation_judge_what_is_accepted() -> None:
     )
     right = found.told["accuracy"]["gold"]
     assert (right["value"], right["n"], right["of"]) == (1.0, 1, 2)
+    checked["inclusion"] = [1.0, np.nan, 0.1]  # the first was chosen, as models erred there
+    found = pseudo.labelled(
+        table(1),
+        checked,
+        each,
+        [SPACE, SPACE],
+        how(),
+        SPACE,
+        left_out=0,
+        open_=["p0"],
+        draws=100,
+        seed=0,
+    )
+    assert found.told["accuracy"]["gold"] is None
 
 
 def test_without_an_ensemble_nothing_has_a_label() -> None:

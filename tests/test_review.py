@@ -372,6 +372,20 @@ def test_label_studios_answers_go_through_the_same_checks(
     assert str(fault).startswith(told)
 
 
+def test_of_label_studio_the_order_of_choices_says_nothing_and_a_day_is_a_date(tmp_path: Path) -> None:
+    asked = question(["text 0"], MANY, ("10",))
+    known, path = {"review-1": asked}, tmp_path / "in.json"
+    task = {"data": {"id": "0000", "text": "text 0", "review": "review-1"}}
+    exported([task], {"0000": [(10, ["for", "against"]), (10, ["against", "for"])]}, path)
+    _, (line,), faults = labelstudio.read(path, known)
+    assert faults == []
+    assert dict(line.given) == {"10": ("against", "for")}
+    path.write_text(path.read_text().replace("2025-03-10", "last week "))
+    _, (line,), (fault,) = labelstudio.read(path, known)
+    assert str(fault).startswith("in.json, row 1: an annotation of another form")
+    assert not line.given
+
+
 def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "in.json"
     for content in ("", "{}", "[1]", '[{"data": {"id": "1", "text": "a"}}]', "[]", '[{"data": 1}]'):

@@ -210,7 +210,8 @@ def test_people_are_asked_for_a_label_before_voters() -> None:
     found = search.known(table, voted, book().space)
     assert found[:2].tolist() == [[1, 0], [1, 0]]
     assert np.isnan(found[2:]).all()
-    assert search.seen(table).tolist() == [True, False, True, False]
+    assert search.seen(table, []).tolist() == [True, False, True, False]
+    assert search.seen(table, ["d"]).tolist() == [True, False, True, True]  # d was left open
     parts = pd.DataFrame({"id": ["a", "b"], "part": ["train", "validation"]})
     assert search.held(table, parts).tolist() == [False, True, False, True]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from undertone import calibration, comparison, metrics, slices, tables
+from undertone import calibration, comparison, metrics, queues, slices, tables
 from undertone.comparison import Metric
 from undertone.errors import Problem
 from undertone.labels import Flags, LabelSpace, Scores, answered
@@ -20,7 +20,6 @@ Costs = Mapping[str, Mapping[str, float]]  # name → `ms` a text at batch 1, `b
 
 REFERENCES: tuple[tables.Reference, ...] = ("label", "gold")
 BASELINES = ("majority", "stratified", "teachers")
-UNEVEN = 2  # times as likely to be labelled as others: a row was chosen, and not drawn as they were
 NOISE = 0.2  # latencies that differ by less of the smaller count as equal
 
 
@@ -322,7 +321,7 @@ def _asked(
             known = ~np.isnan(given).all(axis=1)
             chosen, truth = rows.iloc[np.flatnonzero(known)], given[known] > 0.5
             decides = reference == "gold" and part != "test"
-            if not known.any() or (decides and _uneven(chosen, len(rows))):
+            if not known.any() or (decides and queues.uneven(chosen, len(rows))):
                 continue
             _check_truth(given[known], part, reference, space)
             decided = {
@@ -342,18 +341,6 @@ def _asked(
             yield Asked(part, reference, truth, tables.groups(chosen), decided, scores)
     if folds and not all(found.empty for found in folds.values()):
         yield _folded(table, folds, space, seed)
-
-
-def _uneven(gold: pd.DataFrame, rows: int) -> bool:
-    """Whether some of a part's `rows` were far likelier to be labelled by people than others, or others
-    could not be labelled at all: those that a review took because the models erred or differed there.
-    Unweighed they say nothing of the whole, and who was not looked at for the choice is ahead for
-    nothing; docs/mixes.md says why they aren't weighed."""
-    inclusion = gold["inclusion"].dropna() if "inclusion" in gold else pd.Series(dtype=float)
-    if inclusion.empty:
-        return False
-    stand_for = float((1 / inclusion).sum())  # about all rows, if each of them could be drawn
-    return float(inclusion.max()) > UNEVEN * float(inclusion.min()) or UNEVEN * stand_for < rows
 
 
 def _on_test(table: pd.DataFrame, judges: Judges, space: LabelSpace, seed: int) -> Asked:

@@ -5,6 +5,7 @@ with `completed_by`, `created_at` and `result`). JSON holds any text, so none is
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from undertone.errors import Problem
 from undertone.files import whole
 from undertone.review import NONE, Asked, Line
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _FROM, _TO = "label", "text"  # the names of the choices and of the text in its labelling interface
 
 
@@ -113,4 +115,7 @@ def _annotations(given: Any) -> Iterator[tuple[str, str, tuple[str, ...]]]:
             if part.get("type") == "choices" and part.get("from_name") == _FROM
             for value in part["value"]["choices"]
         ]
-        yield str(who), str(one.get("updated_at") or one.get("created_at") or "")[:10], tuple(chosen)
+        day = str(one.get("updated_at") or one.get("created_at") or "")[:10]
+        if day and not _DAY.fullmatch(day):
+            raise TypeError("no date")
+        yield str(who), day, tuple(sorted(chosen))

@@ -200,11 +200,12 @@ def accuracy(
     seed: int,
 ) -> dict[str, Any] | None:
     """How often what is accepted is right by a reference, with its interval and `n`, and of how many
-    rows that the reference knows; None where it knows none of the accepted."""
+    rows that the reference knows; None where it knows none of the accepted, or is of chosen rows."""
     truth = tables.judged(table, reference, space)
     known = ~np.isnan(truth).any(axis=1) & (space.many | (truth.sum(axis=1) == 1))
     rows = known & said.accepted(threshold)
-    if not rows.any():
+    uneven = reference == "gold" and queues.uneven(table[known], len(table))
+    if uneven or not rows.any():
         return None
     found = metrics.evaluate(
         truth[rows] > 0.5,

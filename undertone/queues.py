@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 RANDOM = "random"  # the arm of the rows that are drawn
+UNEVEN = 2  # times as likely to be labelled as others: a row was chosen, and not drawn as they were
 
 
 def queue(
@@ -37,3 +38,15 @@ def queue(
     rows += [(others[at], RANDOM, likely) for at in rng.choice(len(others), count, replace=False)]
     shuffled = [rows[at] for at in rng.permutation(len(rows))]
     return pd.DataFrame(shuffled, columns=["id", "arm", "inclusion"])
+
+
+def uneven(gold: pd.DataFrame, rows: int) -> bool:
+    """Whether some of a part's `rows` were far likelier to be labelled by people than others, or others
+    could not be labelled at all: those that a review took because the models erred or differed there.
+    Unweighed they say nothing of the whole, and who was not looked at for the choice is ahead for
+    nothing; docs/mixes.md says why they aren't weighed."""
+    inclusion = gold["inclusion"].dropna() if "inclusion" in gold else pd.Series(dtype=float)
+    if inclusion.empty:
+        return False
+    stand_for = float((1 / inclusion).sum())  # about all rows, if each of them could be drawn
+    return float(inclusion.max()) > UNEVEN * float(inclusion.min()) or UNEVEN * stand_for < rows

@@ -259,8 +259,8 @@ def _judged(chosen: Sequence[str], codebook: Codebook) -> tuple[dict[str, float]
 class Reviewed:
     """`table`: `id`, `gold.<label>`, and the columns of GOLD, only rows with a gold label; with them in
     its attrs `others`, how likely any other row was to be reviewed, and `asked`, the ids of all that
-    people were asked about as it is now, left open or tied too. `told`: counts and agreement, JSON-ready,
-    without texts, ids and names."""
+    people were asked about as it is now, left open or tied too. `told`: counts and agreement,
+    JSON-ready, without texts, ids and names."""
 
     table: pd.DataFrame
     told: dict[str, Any]

@@ -382,14 +382,13 @@ def test_libreoffice_saves_it_and_every_text_and_answer_reads_back(tmp_path: Pat
     cell = '<c r="{}{}" s="1" t="inlineStr"><is><t>{}</t></is></c>'
     given = {2 + at: ("CDEFGHIJKL"[at * many], "yes" if many else name) for at, name in enumerate(names)}
     typed(path, {row: cell.format(column, row, value) for row, (column, value) in given.items()})
-    for folder in ("once", "again"):
-        done = subprocess.run(
-            ["soffice", f"-env:UserInstallation={(tmp_path / 'home').as_uri()}", "--headless",
-             "--convert-to", "xlsx:Calc MS Excel 2007 XML", "--outdir", str(tmp_path / folder), path],
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        path = tmp_path / folder / "book.xlsx"
-        assert path.exists(), done.stderr
+    done = subprocess.run(
+        ["soffice", f"-env:UserInstallation={(tmp_path / 'home').as_uri()}", "--headless",
+         "--convert-to", "xlsx:Calc MS Excel 2007 XML", "--outdir", tmp_path / "saved", path],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    path = tmp_path / "saved/book.xlsx"
+    assert path.exists(), done.stderr
     with zipfile.ZipFile(path) as archive:
         sheet = archive.read("xl/worksheets/sheet1.xml").decode()
     assert re.search("<f[ >]", sheet) is None  # <formula1> is the list's

@@ -10,6 +10,7 @@ import yaml
 from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
 
+from stages import locate
 from tests.people import ROOT
 from undertone import sharing
 from undertone.errors import Problem
@@ -240,3 +241,15 @@ def test_the_standin_needs_no_private_answers_and_does_not_run_again_for_them(
     source("private")
     assert reproduced(pull=True) == [f"{name}@private" for name in READERS]
     assert "own.jsonl" in Path("data/private/review.txt").read_text()
+
+
+def test_a_source_without_its_folders_is_told_what_to_make(folder: Path) -> None:
+    (folder / "data/raw/own").mkdir()
+    (folder / "data/raw/own/own.csv").write_text(CSV)
+    given, out = read_params(ROOT / "params.yaml"), folder / "data/own/located.json"
+    with pytest.raises(
+        Problem, match=r"data/raw/answers/own: stages read it.* `mkdir -p data/raw/answers"
+    ):
+        locate.main(given, source="own", out=out)
+    sharing.kept_by_git("own")
+    assert locate.main(given, source="own", out=out) == "1 files of own"

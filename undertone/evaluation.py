@@ -123,7 +123,8 @@ def compare_two(
     for asked in _asked(table, judges, space, None, seed=seed):
         if (asked.part, asked.reference) == (part, reference):
             return _compared(asked, [(one, other)], metric=metric, draws=draws, seed=seed)[0]
-    raise Problem(f"no row of part '{part}' has a {reference}", where=f"{one} and {other}")
+    remedy = "Rows that a review chose are none (docs/mixes.md)." if reference == "gold" else ""
+    raise Problem(f"no row of part '{part}' has a {reference}", where=f"{one} and {other}", remedy=remedy)
 
 
 def select(

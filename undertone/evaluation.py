@@ -124,7 +124,8 @@ def compare_two(
         if (asked.part, asked.reference) == (part, reference):
             return _compared(asked, [(one, other)], metric=metric, draws=draws, seed=seed)[0]
     remedy = "Rows that a review chose are none (docs/mixes.md)." if reference == "gold" else ""
-    raise Problem(f"no row of part '{part}' has a {reference}", where=f"{one} and {other}", remedy=remedy)
+    what = f"no row of part '{part}' has a {reference}"
+    raise Problem(what, where=f"{one} and {other}", remedy=remedy)
 
 
 def select(

@@ -142,6 +142,7 @@ WAYS: dict[str, tuple[str, str | bytes]] = {
     "a log": ("train.log", TEXT),
     "a log of DVC's queue": (".dvc/tmp/exps/celery/proc.md", TEXT),
     "what a killed pull leaves": (".Cc4TjWcNbxNL.tmp", workbook()[:3000]),
+    "text in what keeps a folder": ("data/raw/reviews/private/.gitkeep", TEXT),
     "what a killed pull leaves below": ("data/raw/.3k.tmp", table()[:300]),
     "what an editor leaves": ("docs/.notes.md.swp", TEXT),
     "text in base64 in code": ("tests/x.py", f'X = "{base64.b64encode(TEXT.encode()).decode()}"\n'),

@@ -106,6 +106,8 @@ def of_file(path: str, content: bytes, *, mode: str = "100644", size: int | None
     """
     if found := _of_path(path) or _of_mode(path, content, mode):
         return found
+    if _EMPTY.fullmatch(path):
+        return "what keeps a folder of data/ has to be empty" if content else None
     if mode == LINK:
         return None
     for magic, name in _MAGIC.items():

@@ -689,7 +689,7 @@ def _mixes(mixes: Mapping[str, Any], evaluated: Mapping[str, Any], chosen: Mappi
             (
                 name,
                 one["name"],
-                ", ".join(_weighed(origin, rows) for origin, rows in one["rows"].items()),
+                metrics.told_rows(one["rows"]),
                 *(
                     metrics.told(evaluated[part][reference][name]["overall"]["macro_f1"])
                     for part, reference in columns
@@ -705,12 +705,6 @@ def _mixes(mixes: Mapping[str, Any], evaluated: Mapping[str, Any], chosen: Mappi
     )
     head = ("candidate", "mix", "training rows", *figures, "difference", "p (Holm)", "")
     return _table(head, lines)
-
-
-def _weighed(origin: str, rows: Mapping[str, float]) -> str:
-    """`pseudo 412 × 0.5`"""
-    weight = rows["weight"] / rows["rows"]
-    return f"{origin} {rows['rows']:,}" + ("" if weight == 1 else f" × {weight:.3g}")
 
 
 def _pseudo(told: Mapping[str, Any]) -> str:

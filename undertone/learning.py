@@ -64,7 +64,7 @@ class Learner:
 
 
 def mixed(table: pd.DataFrame) -> dict[str, float]:
-    """Of what `compose` returned, as metrics: of each origin how many training rows, `rows.<origin>`, and
+    """Of what `compose` returned, as metrics: of each origin its training rows, `rows.<origin>`, and
     what one weighs on average, `weight.<origin>`."""
     train = table[table["part"] == "train"].groupby("origin")["weight"]
     return {

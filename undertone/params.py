@@ -400,6 +400,14 @@ class Mix(Section):
         return self
 
 
+class Doubt(Section):
+    """How much of the training labels is changed by chance, at which `rates`, to see what that costs and
+    what a mix's `noise` gives back; of no rate: nothing. `draws`: how often at each."""
+
+    rates: list[Annotated[float, Field(ge=0, lt=1)]]
+    draws: Positive
+
+
 class Queue(Section):
     """Who of the pool goes to people: at most so many of whom the ensemble is in two minds, the most
     doubtful first, and so many others at `random`."""
@@ -812,6 +820,7 @@ class Params(Section):
     search: Search
     pseudo: Pseudo
     mixes: dict[Name, Mix]
+    doubt: Doubt
     models: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     tfidf: TfidfSettings
     e5: E5Settings

@@ -60,7 +60,16 @@ def main(
         spaces.append(model.space)
         scores.append([models.scored(model, some) for some in texts])
     found = pseudo.labelled(
-        table, judged, scores, spaces, own, space, left_out, draws=params.evaluate.draws, seed=seed
+        table,
+        judged,
+        scores,
+        spaces,
+        own,
+        space,
+        params.calibrate,
+        left_out,
+        draws=params.evaluate.draws,
+        seed=seed,
     )
     tables.write(found.rows, out)
     tables.write(found.queue, queue)

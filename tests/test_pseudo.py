@@ -11,9 +11,10 @@ from stages.pseudo import main as stage
 from undertone import models, pseudo, tables
 from undertone.files import md5, read_json, write_json
 from undertone.labels import LabelSpace, Scores
-from undertone.params import Clean, Mix, Pseudo, Queue, read_params
+from undertone.params import Calibrate, Clean, Mix, Pseudo, Queue, read_params
 
 SPACE = LabelSpace.of("c", ["a", "b"])
+CALIBRATE = Calibrate(temperature=True, max_error=None)
 MANY = LabelSpace.of("c", ["a", "b"], many=True)
 
 
@@ -93,7 +94,7 @@ def test_rows_and_counts_say_the_same() -> None:
     pool, checked = table(4), table(2).assign(**{"label.a": [1.0, 0.0], "label.b": [0.0, 1.0]})
     each = [(scores(0.99, 0.1, 0.7, 0.02), scores(0.95, 0.95)) for _ in range(2)]
     found = pseudo.labelled(
-        pool, checked, each, [SPACE, SPACE], how(), SPACE, left_out=7, draws=100, seed=0
+        pool, checked, each, [SPACE, SPACE], how(), SPACE, CALIBRATE, left_out=7, draws=100, seed=0
     )
     assert found.rows["id"].tolist() == ["p0", "p1", "p3"]
     assert found.rows[["label.a", "label.b"]].to_numpy().tolist() == [[1, 0], [0, 1], [0, 1]]
@@ -112,14 +113,30 @@ def test_people_s_labels_of_validation_judge_what_is_accepted() -> None:
     checked = table(3).assign(**{"gold.a": [1.0, np.nan, 1.0], "gold.b": [0.0, np.nan, 0.0]})
     each = [(scores(0.9), scores(0.99, 0.99, 0.6))] * 2
     found = pseudo.labelled(
-        table(1), checked, each, [SPACE, SPACE], how(), SPACE, left_out=0, draws=100, seed=0
+        table(1), checked, each, [SPACE, SPACE], how(), SPACE, CALIBRATE, left_out=0, draws=100, seed=0
     )
     right = found.told["accuracy"]["gold"]
     assert (right["value"], right["n"], right["of"]) == (1.0, 1, 2)
 
 
+def test_how_often_the_accepted_is_right_is_told_by_thresholds_of_other_rows() -> None:
+    rng = np.random.default_rng(0)
+    flags = rng.random((60, 2)) < 0.5
+    checked = table(60).assign(**{f"label.{name}": flags[:, at] for at, name in enumerate("ab")})
+    checked["group"] = [f"author {at // 3}" for at in range(60)]
+    noise = rng.random((60, 2))  # says nothing of the labels, but thresholds find what they can
+    own = MANY.with_thresholds(noise, flags)
+    same = (own.decide(noise) == flags).all(axis=1).mean()
+    found = pseudo.crossfitted(checked, [noise], how(threshold=0.5), MANY, CALIBRATE, seed=1)
+    apart = (found.decided == flags).all(axis=1).mean()
+    assert apart < same
+    assert len(found.confidence) == 60
+
+
 def test_without_an_ensemble_nothing_has_a_label() -> None:
-    found = pseudo.labelled(table(3), table(2), [], [], how(), SPACE, left_out=0, draws=100, seed=0)
+    found = pseudo.labelled(
+        table(3), table(2), [], [], how(), SPACE, CALIBRATE, left_out=0, draws=100, seed=0
+    )
     assert list(found.rows.columns) == [
         "id",
         "text",

@@ -4,6 +4,7 @@ the reason why a mix doubts or doesn't."""
 from pathlib import Path
 
 from undertone import doubts, stage, tables
+from undertone.errors import Problem
 from undertone.files import write_json
 from undertone.labels import LabelSpace
 from undertone.params import Params
@@ -17,24 +18,29 @@ def main(params: Params, *, labels: Path, comments: Path, out: Path) -> str:
     rows = tables.read(comments, NEEDS)
     parts = {part: rows[rows["part"] == part].reset_index(drop=True) for part in tables.PARTS}
     judge = doubts.judge(params.tfidf, space, params.calibrate, seed=params.seed)
-    found = [
-        doubts.planted(
-            parts,
-            TESTED,
-            judge,
-            judge,
-            kind="uniform",
-            rate=rate,
-            draws=own.draws,
-            how=doubts.FOLDS,
-            alike=params.clean,
-            resamples=params.evaluate.draws,
-            seed=params.seed,
-        )
-        for rate in own.rates
-    ]
+    try:
+        found = [
+            doubts.planted(
+                parts,
+                TESTED,
+                judge,
+                judge,
+                kind="uniform",
+                rate=rate,
+                draws=own.draws,
+                how=doubts.FOLDS,
+                alike=params.clean,
+                resamples=params.evaluate.draws,
+                seed=params.seed,
+            )
+            for rate in own.rates
+        ]
+    except Problem as problem:  # a small table: no reason to stop the others
+        found, told = [], f"nothing is planted: {problem}"
+    else:
+        told = "; ".join(map(doubts.line, found)) or "nothing is planted"
     write_json(out, {"candidate": "tfidf", "part": TESTED, "draws": own.draws, "planted": found})
-    return "; ".join(map(doubts.line, found)) or "no noise is planted"
+    return told
 
 
 if __name__ == "__main__":

@@ -166,18 +166,29 @@ def test_where_nothing_is_planted_nothing_is_lost_or_given_back(tmp_path: Path) 
     assert (found["lost"]["value"], found["recovered"], found["found"]["flipped"]) == (0.0, {}, 0)
 
 
-def test_the_stage_plants_at_each_rate_in_the_training_part_alone(tmp_path: Path) -> None:
-    table = pd.concat([rows(120, 6), rows(60, 7).assign(part="validation")], ignore_index=True)
-    tables.write(table.assign(parent=""), tmp_path / "split.parquet")
-    SPACE.save(tmp_path / "space.json")
+def run(folder: Path, count: int) -> tuple[str, dict]:
+    """The stage, on so many training rows; its line, and what it wrote."""
+    table = pd.concat([rows(count, 6), rows(60, 7).assign(part="validation")], ignore_index=True)
+    tables.write(table.assign(parent=""), folder / "split.parquet")
+    SPACE.save(folder / "space.json")
     own = params.read_params()
-    own = own.model_copy(update={"doubt": params.Doubt(rates=[0.0, 0.4], draws=1)})
-    stage.main(
-        own,
-        labels=tmp_path / "space.json",
-        comments=tmp_path / "split.parquet",
-        out=tmp_path / "doubt.json",
+    line = stage.main(
+        own.model_copy(update={"doubt": params.Doubt(rates=[0.0, 0.4], draws=1)}),
+        labels=folder / "space.json",
+        comments=folder / "split.parquet",
+        out=folder / "doubt.json",
     )
-    told = read_json(tmp_path / "doubt.json")
+    return line, read_json(folder / "doubt.json")
+
+
+def test_the_stage_plants_at_each_rate(tmp_path: Path) -> None:
+    line, told = run(tmp_path, 120)
     assert [(one["rate"], one["n"]) for one in told["planted"]] == [(0.0, 60), (0.4, 60)]
     assert (told["candidate"], told["part"], told["draws"]) == ("tfidf", "validation", 1)
+    assert line.startswith("0% flipped: ")
+
+
+def test_too_few_rows_for_the_folds_stop_nobody(tmp_path: Path) -> None:
+    line, told = run(tmp_path, 8)
+    assert line.startswith("nothing is planted: ")
+    assert told["planted"] == []

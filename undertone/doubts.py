@@ -100,15 +100,15 @@ def planted(
     on = parts[tested]
     truth, true = (tables.judged(rows, "label", space) > HALF for rows in (train, on))
     found = dict.fromkeys(("flipped", "doubted", "both"), 0)
-    said: dict[str, list[Flags]] = {}
+    times, ones = (draws if rate else 1), np.ones(len(train))
 
-    def learnt(way: str, labels: Flags, weights: noise.Weights) -> None:
+    def decided(name: str, labels: Flags, weights: noise.Weights) -> Flags:
         weighed = models.examples(_labelled(train, labels, space, weight=weights), "train", space)
-        model, _ = candidate.learn(weighed, validation, f"{draw}.{way}", lambda *_: None)
-        decided = model.space.decide(models.scored(model, on["text"].tolist()))
-        said.setdefault(way, []).append(decided)
+        model, _ = candidate.learn(weighed, validation, name, lambda *_: None)
+        return model.space.decide(models.scored(model, on["text"].tolist()))
 
-    for draw in range(draws if rate else 1):
+    said = {"clean": [decided("clean", truth, ones)] * times}
+    for draw in range(times):
         given = flipped(truth, kind, rate, np.random.default_rng((seed, draw, round(rate * 1000))))
         wrong = (given != truth).any(axis=1)
         fresh = replace(judge, state=judge.state / str(draw))
@@ -116,13 +116,12 @@ def planted(
         doubted, _ = noise.quality(given, scores, space)
         for name, rows in (("flipped", wrong), ("doubted", doubted), ("both", wrong & doubted)):
             found[name] += int(rows.sum())
-        learnt("clean", truth, np.ones(len(train)))
-        learnt("noisy", given, np.ones(len(train)))
-        for way in WAYS:
-            learnt(way, given, noise.cleaned(given, scores, space, way))
-        learnt(ORACLE, given, (~wrong).astype(np.float64))
+        weights = {"noisy": ones}
+        weights |= {way: noise.cleaned(given, scores, space, way) for way in WAYS}
+        weights[ORACLE] = (~wrong).astype(np.float64)
+        for way, own in weights.items():
+            said.setdefault(way, []).append(decided(f"{way}.{draw}", given, own))
     together = {way: np.concatenate(flags) for way, flags in said.items()}
-    times = len(said["clean"])
     groups = np.tile(tables.groups(on), times)
     figures = _measured(np.tile(true, (times, 1)), together, groups, resamples, seed=seed)
     return {"noise": kind, "rate": rate, "n": len(on), "found": found, **figures}

@@ -180,6 +180,5 @@ def _measured(
 
 def _macro(sums: Any, ways: int, absent: float) -> Any:
     """[draws, ways] of sums [draws, ways × (true, false positives, false negatives) × labels]."""
-    shaped = sums.reshape(len(sums), ways, 3, -1)
-    figures = metrics.precision_recall_f1(*(shaped[:, :, at] for at in range(3)), absent=absent)
-    return figures["macro_f1"]
+    true, false, missed = np.moveaxis(sums.reshape(len(sums), ways, 3, -1), 2, 0)
+    return metrics.precision_recall_f1(true, false, missed, absent)["macro_f1"]

@@ -29,8 +29,8 @@ def few(truth: Flags, shots: int | None, *, weights: Weights, seed: int) -> tupl
     what each of them weighs from now on.
 
     A row of twice the `weights` [n] is drawn with twice the chance (Efraimidis & Spirakis 2006), and
-    weighs 1 once it is drawn, for its weight has had its say; one that is taken because all of a label
-    are keeps its own.
+    weighs what those it is drawn from do on average, for its own weight has had its say; one that is
+    taken because all of a label are keeps its own.
 
     In the data's order. Of many labels, the rarest are served first: a row counts for each of its
     labels, so a common one may get more. Rows without a label are drawn as if that were one. `Problem`
@@ -47,8 +47,8 @@ def few(truth: Flags, shots: int | None, *, weights: Weights, seed: int) -> tupl
         left = np.flatnonzero(kinds[:, kind] & ~taken)
         wanted = max(0, shots - int(taken[kinds[:, kind]].sum()))
         if wanted < len(left):
+            kept[left] = weights[left].mean()
             left = left[np.argsort(rng.exponential(size=len(left)) / weights[left])][:wanted]
-            kept[left] = 1.0
         taken[left] = True
     rows = np.flatnonzero(taken)
     return rows, kept[rows]

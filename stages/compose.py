@@ -5,11 +5,8 @@ from pathlib import Path
 from undertone import compose, stage, tables
 from undertone.files import read_json, write_json
 from undertone.labels import LabelSpace
-from undertone.params import Folds, Mix, Params
+from undertone.params import Mix, Params
 from undertone.split import NEEDS
-
-STATE = Path("models/.state/doubts")  # where nothing is left: the judge's family learns at once
-FOLDS = Folds(k=5, repeats=1)
 
 
 def main(
@@ -35,12 +32,11 @@ def main(
         added[compose.GOLD] = compose.outside(given, rows, everything, space, params.split, params.clean)
     table = compose.compose(rows, space, weights, params.clean, added=added)
     if weights.doubts:
-        from undertone import doubts, learning, models
+        from undertone import doubts
 
-        start = models.Start(params.seed)
-        judge = learning.Learner(params.tfidf, space, start, params.calibrate, STATE)
+        judge = doubts.judge(params.tfidf, space, params.calibrate, seed=params.seed)
         train = table[table["part"] == "train"]
-        scores = doubts.out_of_fold(train, judge, FOLDS, params.clean, seed=params.seed)
+        scores = doubts.out_of_fold(train, judge, doubts.FOLDS, params.clean, seed=params.seed)
         table = compose.doubted(table, space, scores, weights.noise)
     found = compose.told(table)
     tables.write(table, out, compose.NEEDS)

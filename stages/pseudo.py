@@ -60,7 +60,17 @@ def main(
         scores.append([models.scored(model, some) for some in texts])
     draws = params.evaluate.draws
     found = pseudo.labelled(
-        table, judged, scores, spaces, own, space, left_out, open_, draws=draws, seed=seed
+        table,
+        judged,
+        scores,
+        spaces,
+        own,
+        space,
+        params.calibrate,
+        left_out,
+        open_,
+        draws=draws,
+        seed=seed,
     )
     tables.write(found.rows, out)
     tables.write(found.queue, queue)

@@ -32,6 +32,7 @@ def main(
     released: Path,
     mixes: Path,
     pseudo: Path,
+    doubt: Path,
     pictures: Path,
     out: Path,
     page: Path,
@@ -61,6 +62,7 @@ def main(
         # one that is no candidate any more has left its file behind
         mixes={name: read_json(file) for name, file in learnt.items() if file.is_file()},
         pseudo=read_json(pseudo),
+        doubt=read_json(doubt),
     )
     before = json.loads(provenance.git("show", f"HEAD:./{evaluated.as_posix()}") or "{}")
     with whole(out) as beside:

@@ -30,7 +30,7 @@ def main(
     space = LabelSpace.load(labels)
     chosen = models.Recipe.load(recipe)
     own = chosen.settings
-    table = tables.read(comments, ("id", "text", "part", "weight"))
+    table = tables.read(comments, ("id", "text", "part", "weight", "origin"))
     train, validation = (models.examples(table, part, space) for part in ("train", "validation"))
     asked = read_json(instruction)
     start = models.Start.of(own, seed=params.seed, base=base, adapted=adapted, asked=asked)
@@ -65,7 +65,13 @@ def main(
         ) as run:
             course = learning.Curves(run.log)
             model, reached = learner.learn(train, validation, "all", course.log)
-            run.metrics({"validation_macro_f1": reached, "temperature": model.space.temperature})
+            run.metrics(
+                {
+                    "validation_macro_f1": reached,
+                    "temperature": model.space.temperature,
+                    **learning.mixed(table),
+                }
+            )
             apart = learner.out_of_fold(table)
             with whole(out) as folder:
                 models.save(model, folder, chosen)

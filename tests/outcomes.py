@@ -35,7 +35,11 @@ def space(*, many: bool = False, abstain: float | None = None) -> LabelSpace:
 
 
 MIXES = {
-    name: {"name": "own", "rows": {"table": {"rows": 120, "weight": 120.0}}}
+    name: {
+        "name": "own",
+        "weights": {"table": 1.0, "noise": "none"},
+        "rows": {"table": {"rows": 120, "weight": 120.0}},
+    }
     for name in ("good", "fair", "mute")
 }
 
@@ -182,4 +186,5 @@ def results(*, many: bool = False) -> report.Results:
         price=Hourly(hour=0.36, currency="EUR"),
         mixes=MIXES,
         pseudo={},
+        doubt={"candidate": "good", "part": "validation", "draws": 2, "planted": []},
     )  # fmt: skip

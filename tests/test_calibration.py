@@ -366,7 +366,7 @@ def test_train_fits_and_predict_applies_once(many: bool) -> None:
     rows = {f"label.{label}": given.truth[:, at] for at, label in enumerate(space.labels)}
     table = pd.DataFrame({"id": np.arange(900).astype(str), "text": given.texts, **rows})
     table["part"] = np.repeat(["train", "validation", "test"], 300)
-    table["weight"] = 1.0
+    table["weight"], table["origin"] = 1.0, "table"
     tables.write(table.astype(dict.fromkeys(rows, float)), Path("split.parquet"))
     space.save(Path("labels.json"))
     for name in ("base", "instruction"):

@@ -191,16 +191,18 @@ def test_a_grid_of_mixes_is_a_table_by_gold_with_the_rows_of_each(
         path = repository.folder / "params.yaml"
         path.write_text(f"{PARAMS}mixes:\n  wide:\n    pseudo: {weight}\n", "utf-8")
         mixes.mkdir(exist_ok=True)
-        learnt = {"silver": {"rows": 4000, "weight": 4000.0}, "pseudo": {"rows": rows, "weight": 9.0}}
+        learnt = {"silver": {"rows": 4000, "weight": 4000.0}}
+        if rows:
+            learnt["pseudo"] = {"rows": rows, "weight": rows * float(weight)}
         (mixes / "lora.json").write_text(json.dumps({"name": "wide", "rows": learnt}), "utf-8")
         repository.result(bert=BERT, lora=figures(right=70 + day))
         repository.experiment(f"pseudo-{weight}", day=day)
     lines, _ = compared(capsys, "--candidate", "lora", "--reference", "gold")
     shown = [(one["experiment"], one["training rows"], one["params"]) for one in lines]
     assert shown[-3:] == [
-        ("pseudo-0.25", "4,400", 'mixes={"wide": {"pseudo": 0.25}}'),
-        ("pseudo-0.5", "4,400", 'mixes={"wide": {"pseudo": 0.5}}'),
-        ("pseudo-0", "4,000", 'mixes={"wide": {"pseudo": 0}}'),
+        ("pseudo-0.25", "silver 4,000, pseudo 400 × 0.25", 'mixes={"wide": {"pseudo": 0.25}}'),
+        ("pseudo-0.5", "silver 4,000, pseudo 400 × 0.5", 'mixes={"wide": {"pseudo": 0.5}}'),
+        ("pseudo-0", "silver 4,000", 'mixes={"wide": {"pseudo": 0}}'),
     ]
     assert shown[0] == ("HEAD", "4,056", "")  # from before there were mixes
 

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stages import doubt as stage
 from tests import tiny
 from undertone import doubts, learning, noise, params, split, tables
+from undertone.files import read_json
 
 SPACE = tiny.space()
 CALIBRATE = params.Calibrate(temperature=True, max_error=None)
@@ -104,37 +106,89 @@ def test_a_row_made_from_others_is_not_doubted(tmp_path: Path) -> None:
     assert not np.isnan(scores[:80]).any()
 
 
-def pays(folder: Path, ways: dict[str, np.ndarray], train: pd.DataFrame, on: pd.DataFrame) -> dict:
-    return doubts.pays(train, on, ways, judge(folder), draws=200, seed=5)
+@pytest.mark.parametrize("kind", ["uniform", "class"])
+@pytest.mark.parametrize("many", [False, True])
+def test_flips_change_the_labels_of_about_so_many_rows(kind: doubts.Kind, many: bool) -> None:
+    truth = tiny.examples(1000, many=many).truth
+    noisy = doubts.flipped(truth, kind, 0.2, np.random.default_rng(3))
+    changed = (noisy != truth).any(axis=1)
+    assert 150 < changed.sum() < 250
+    np.testing.assert_array_equal(
+        noisy.sum(axis=1)[truth.sum(axis=1) > 0], truth.sum(axis=1)[truth.sum(axis=1) > 0]
+    )
+    if kind == "class" and not many:
+        to = [set(noisy[changed & truth[:, at]].argmax(axis=1)) for at in range(3)]
+        assert all(len(one) == 1 for one in to)
 
 
-def test_weights_are_kept_only_where_validation_shows_that_they_are_better(tmp_path: Path) -> None:
-    given, wrong = flipped(rows(200, 4), 0.45)
-    on = rows(100, 5)
-    ones = np.ones(200)
-    found = pays(tmp_path, {"none": ones, "right": (~wrong).astype(float)}, given, on)
-    assert found["kept"] == "right"
-    assert found["reference"] == "label"
-    assert (found["n"], found["rows"]["right"]["n"]) == (100, 110)
-    assert found["comparisons"][0]["verdict"] == "better"
-    assert found["macro_f1"]["right"]["value"] > found["macro_f1"]["none"]["value"]
-    worse = pays(tmp_path, {"none": ones, "wrong": np.where(wrong, 1.0, 0.2)}, given, on)
-    assert worse["kept"] == "none"
-    same = pays(tmp_path, {"none": ones, "the same": ones}, given, on)
-    assert same["kept"] == "none"
-    assert same["comparisons"][0]["difference"]["value"] == 0
+def test_a_text_with_all_labels_loses_one_and_keeps_the_others() -> None:
+    noisy = doubts.flipped(np.ones((50, 3), dtype=bool), "uniform", 1.0, np.random.default_rng(3))
+    assert (noisy.sum(axis=1) == 2).all()
 
 
-def test_people_s_labels_decide_where_validation_has_them(tmp_path: Path) -> None:
-    given, wrong = flipped(rows(200, 6), 0.45)
-    on = rows(100, 7)
-    for name in SPACE.labels:
-        on[f"gold.{name}"] = on[f"label.{name}"].where(np.arange(100) < 70)
-    on, _ = flipped(on, 1.0)  # as wrong as can be, but people know
-    found = pays(tmp_path, {"none": np.ones(200), "right": (~wrong).astype(float)}, given, on)
-    assert (found["reference"], found["n"], found["kept"]) == ("gold", 70, "right")
+def planted(folder: Path, rate: float, candidate: learning.Learner | None = None) -> dict:
+    own = judge(folder)
+    parts = {"train": rows(200, 4), "validation": rows(100, 5).assign(part="validation")}
+    return doubts.planted(
+        parts,
+        "validation",
+        own,
+        candidate or own,
+        kind="uniform",
+        rate=rate,
+        draws=2,
+        how=HOW,
+        alike=ALIKE,
+        resamples=200,
+        seed=5,
+    )
 
 
-def test_without_another_way_the_first_is_kept(tmp_path: Path) -> None:
-    found = pays(tmp_path, {"none": np.ones(80)}, rows(80, 8), rows(40, 9))
-    assert (found["kept"], found["comparisons"]) == ("none", [])
+def test_what_planted_noise_costs_and_what_each_way_gives_back_is_told(tmp_path: Path) -> None:
+    found = planted(tmp_path, 0.5)
+    figures = {way: one["value"] for way, one in found["macro_f1"].items()}
+    assert list(figures) == ["clean", "noisy", *doubts.WAYS, "oracle"]
+    assert figures["noisy"] < figures["oracle"]
+    lost = figures["clean"] - figures["noisy"]
+    assert found["lost"]["value"] == pytest.approx(lost, abs=2e-6)
+    for way, one in found["recovered"].items():
+        assert one["value"] == pytest.approx((figures[way] - figures["noisy"]) / lost, abs=1e-3)
+    assert found["recovered"]["oracle"]["value"] > 0.5
+    assert 150 < found["found"]["flipped"] < 250  # of both draws' 400 rows
+    assert 0 < found["found"]["both"] <= found["found"]["flipped"]
+    assert doubts.line(found).startswith(f"50% flipped: {figures['clean']:.3f} → ")
+    assert planted(tmp_path, 0.5) == found
+
+
+def test_where_nothing_is_planted_nothing_is_lost_or_given_back(tmp_path: Path) -> None:
+    found = planted(tmp_path, 0.0)
+    assert found["macro_f1"]["noisy"] == found["macro_f1"]["clean"] == found["macro_f1"]["oracle"]
+    assert (found["lost"]["value"], found["recovered"], found["found"]["flipped"]) == (0.0, {}, 0)
+
+
+def run(folder: Path, count: int) -> tuple[str, dict]:
+    """The stage, on so many training rows; its line, and what it wrote."""
+    table = pd.concat([rows(count, 6), rows(60, 7).assign(part="validation")], ignore_index=True)
+    tables.write(table.assign(parent=""), folder / "split.parquet")
+    SPACE.save(folder / "space.json")
+    own = params.read_params()
+    line = stage.main(
+        own.model_copy(update={"doubt": params.Doubt(rates=[0.0, 0.4], draws=1)}),
+        labels=folder / "space.json",
+        comments=folder / "split.parquet",
+        out=folder / "doubt.json",
+    )
+    return line, read_json(folder / "doubt.json")
+
+
+def test_the_stage_plants_at_each_rate(tmp_path: Path) -> None:
+    line, told = run(tmp_path, 120)
+    assert [(one["rate"], one["n"]) for one in told["planted"]] == [(0.0, 60), (0.4, 60)]
+    assert (told["candidate"], told["part"], told["draws"]) == ("tfidf", "validation", 1)
+    assert line.startswith("0% flipped: ")
+
+
+def test_too_few_rows_for_the_folds_stop_nobody(tmp_path: Path) -> None:
+    line, told = run(tmp_path, 8)
+    assert line.startswith("nothing is planted: ")
+    assert told["planted"] == []

@@ -60,6 +60,7 @@ class Repository:
             table.insert(1, "text", made.texts)
             table.insert(2, "part", part)
             table.insert(3, "weight", 1.0)
+            table.insert(4, "origin", "silver")
             tables.append(table)
         pd.concat(tables).to_parquet(folder / "comments.parquet", index=False)
 
@@ -221,6 +222,7 @@ def test_a_stage_of_two_whose_launcher_is_killed_leaves_nobody_and_goes_on_later
     store = MlflowClient(f"sqlite:///{repository.folder}/mlflow.db")
     runs = store.search_runs([store.get_experiment_by_name("tiny").experiment_id])
     assert [run.data.tags["launcher"] for run in runs] == [TWO, TWO]
+    assert {run.data.metrics["weight.silver"] for run in runs if run.info.status == "FINISHED"} == {1.0}
     assert sum(run.info.status == "FINISHED" for run in runs) == 1
 
 

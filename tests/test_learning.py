@@ -112,3 +112,10 @@ def test_a_loss_that_is_no_number_is_an_empty_point() -> None:
     course.log(3, {"loss": float("nan"), "wall_seconds": 1.0})
     course.log(4, {"wall_seconds": 1.0})
     assert course.points == [{"step": 3, "loss": None}]
+
+
+def test_a_run_tells_how_many_rows_of_what_origin_it_learnt_from_and_what_they_weigh() -> None:
+    rows = pd.DataFrame({"part": ["train"] * 5 + ["test"], "origin": ["gold", *["pseudo"] * 4, "gold"]})
+    rows["weight"] = [1.0, 0.5, 0.5, 0.25, 0.25, 1.0]
+    told = {"rows.gold": 1, "rows.pseudo": 4, "weight.gold": 1, "weight.pseudo": 0.375}
+    assert learning.mixed(rows) == told

@@ -14,7 +14,7 @@ from undertone.files import md5, remove
 from undertone.models import Classifier, Examples, Exportable, Recipe
 from undertone.params import FAMILIES
 
-FOUND = sorted(path.stem for path in Path("undertone/models").glob("*.py") if path.stem != "__init__")
+FOUND = sorted(path.stem for path in Path("undertone/models").glob("[!_]*.py"))
 TRAIN, VALIDATION = tiny.examples(160), tiny.examples(40, seed=1)
 
 

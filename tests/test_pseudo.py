@@ -11,9 +11,10 @@ from stages.pseudo import main as stage
 from undertone import models, pseudo, tables
 from undertone.files import md5, read_json, write_json
 from undertone.labels import LabelSpace, Scores
-from undertone.params import Clean, Mix, Pseudo, Queue, read_params
+from undertone.params import Calibrate, Clean, Mix, Pseudo, Queue, read_params
 
 SPACE = LabelSpace.of("c", ["a", "b"])
+CALIBRATE = Calibrate(temperature=True, max_error=None)
 MANY = LabelSpace.of("c", ["a", "b"], many=True)
 
 
@@ -111,6 +112,7 @@ def test_rows_and_counts_say_the_same() -> None:
         [SPACE, SPACE],
         how(),
         SPACE,
+        CALIBRATE,
         left_out=7,
         open_=pool["id"].tolist(),
         draws=100,
@@ -139,6 +141,7 @@ def test_people_s_labels_of_validation_judge_what_is_accepted() -> None:
         [SPACE, SPACE],
         how(),
         SPACE,
+        CALIBRATE,
         left_out=0,
         open_=["p0"],
         draws=100,
@@ -154,6 +157,7 @@ def test_people_s_labels_of_validation_judge_what_is_accepted() -> None:
         [SPACE, SPACE],
         how(),
         SPACE,
+        CALIBRATE,
         left_out=0,
         open_=["p0"],
         draws=100,
@@ -162,9 +166,23 @@ def test_people_s_labels_of_validation_judge_what_is_accepted() -> None:
     assert found.told["accuracy"]["gold"] is None
 
 
+def test_how_often_the_accepted_is_right_is_told_by_thresholds_of_other_rows() -> None:
+    rng = np.random.default_rng(0)
+    flags = rng.random((60, 2)) < 0.5
+    checked = table(60).assign(**{f"label.{name}": flags[:, at] for at, name in enumerate("ab")})
+    checked["group"] = [f"author {at // 3}" for at in range(60)]
+    noise = rng.random((60, 2))  # says nothing of the labels, but thresholds find what they can
+    own = MANY.with_thresholds(noise, flags)
+    same = (own.decide(noise) == flags).all(axis=1).mean()
+    found = pseudo.crossfitted(checked, [noise], how(threshold=0.5), MANY, CALIBRATE, seed=1)
+    apart = (found.decided == flags).all(axis=1).mean()
+    assert apart < same
+    assert len(found.confidence) == 60
+
+
 def test_without_an_ensemble_nothing_has_a_label() -> None:
     found = pseudo.labelled(
-        table(3), table(2), [], [], how(), SPACE, left_out=0, open_=["p0"], draws=100, seed=0
+        table(3), table(2), [], [], how(), SPACE, CALIBRATE, left_out=0, open_=["p0"], draws=100, seed=0
     )
     assert list(found.rows.columns) == [
         "id",

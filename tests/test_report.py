@@ -414,7 +414,7 @@ def test_mixes_are_shown_with_what_they_are_worth_and_pseudo_labels_with_how_oft
     shown = report.page(
         dataclasses.replace(
             found,
-            mixes={**outcomes.MIXES, "fair": {"name": "wide", "rows": rows}},
+            mixes={**outcomes.MIXES, "fair": {**outcomes.MIXES["fair"], "name": "wide", "rows": rows}},
             selection=found.selection | {"mixes": mixes},
             pseudo={
                 "candidates": ["x", "y"], "combine": "mean", "threshold": 0.9, "pool": 2_000,
@@ -444,6 +444,42 @@ def test_mixes_are_shown_with_what_they_are_worth_and_pseudo_labels_with_how_oft
     assert "| wry | 12 | 1,000 |" in shown
 
 
+def test_what_label_noise_costs_is_told_and_that_no_way_gives_back_half_of_it() -> None:
+    def at(rate: float, **values: float) -> dict:
+        figures = {way: {"value": one, "low": one, "high": one} for way, one in values.items()}
+        lost = values["clean"] - values["noisy"]
+        back = {
+            way: dict.fromkeys(("value", "low", "high"), (values[way] - values["noisy"]) / lost)
+            for way in ("drop", "weigh", "oracle")
+            if lost
+        }
+        return {"rate": rate, "n": 40, "macro_f1": figures, "recovered": back}
+
+    planted = [
+        at(0.0, clean=0.8, noisy=0.8, drop=0.7, weigh=0.8, oracle=0.8),
+        at(0.1, clean=0.8, noisy=0.7, drop=0.69, weigh=0.76, oracle=0.8),
+        at(0.3, clean=0.8, noisy=0.6, drop=0.64, weigh=0.68, oracle=0.8),
+    ]
+    found = outcomes.results()
+    own = {**found.doubt, "planted": planted}
+    (section,) = re.findall(
+        r"## doubt: label noise\n\n(.*?)\n\nFrom",
+        report.page(dataclasses.replace(found, doubt=own)),
+        re.DOTALL,
+    )
+    head, lines = cells(re.findall(r"(\|.*\|)", section, re.DOTALL)[0])
+    assert head[:6] == ["flipped", "clean", "noisy", "`drop`", "gives back", "`weigh`"]
+    assert [line[0] for line in lines] == ["0%", "10%", "30%"]
+    assert lines[0][4] == ""
+    assert lines[2][6].startswith("0.400")
+    assert "comes back with `drop` at none of these rates; `weigh` at 10%." in section
+    assert "No candidate's mix doubts labels." in section
+    doubting = {**outcomes.MIXES["good"], "weights": {"table": 1.0, "noise": "weigh"}}
+    shown = report.page(dataclasses.replace(found, doubt=own, mixes={"good": doubting}))
+    assert "Labels are doubted for good (`weigh`)." in shown
+    assert "doubt: label noise" not in report.page(found)
+
+
 def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
     found, at, params = outcomes.results(), tmp_path / "reports", read_params()
     for name, content in {
@@ -458,6 +494,7 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
     for name, content in [*found.mixes.items(), ("gone", {"name": "own", "rows": {}})]:
         write_json(at / "mixes" / f"{name}.json", content)
     write_json(at / "pseudo.json", {})
+    write_json(at / "doubt.json", found.doubt)
     (at / "learning").mkdir()
     (at / "learning" / "good.json").write_text(json.dumps(outcomes.LEARNT), "utf-8")
     for stage in STAGES:
@@ -487,6 +524,7 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
         release=at / "release",
         mixes=at / "mixes",
         pseudo=at / "pseudo.json",
+        doubt=at / "doubt.json",
         pictures=at / "pictures",
         out=at / "report.md",
         page=at / "report.html",

@@ -13,6 +13,7 @@ from tests import tiny
 from undertone import encoder, models, pairs
 from undertone.files import md5
 from undertone.models import Classifier, Examples, Exportable, Recipe
+from undertone.models._embedded import Embedded
 from undertone.models.setfit import TorchHead
 from undertone.params import SetfitSettings
 
@@ -91,7 +92,7 @@ def test_only_the_drawn_rows_are_learnt_from_and_the_others_are_counted(
     folder: Path, tmp_path: Path
 ) -> None:
     train = tiny.examples(160)
-    rows = pairs.few(train.truth, 8, seed=tiny.start("setfit", folder).seed)
+    rows, _ = pairs.few(train.truth, 8, weights=train.weights, seed=tiny.start("setfit", folder).seed)
     model, points = fitted(folder, tmp_path / "one", train, shots=8)
     counts = train.truth.sum(axis=0) - 8
     named = zip(tiny.space().labels, counts.tolist(), strict=True)
@@ -120,7 +121,7 @@ def test_tuning_brings_together_what_shares_a_label(folder: Path, tmp_path: Path
     unlike = ~(truth[:, None] & truth[None]).any(axis=2)
     nearer = []
     for model in (created(folder), fitted(folder, tmp_path / "state", train, pairs=512)[0]):
-        vectors = vars(type(model))["_embed"](model, VALIDATION.texts)
+        vectors = vars(Embedded)["_embed"](model, VALIDATION.texts)
         cosine = vectors @ vectors.T
         nearer.append(cosine[alike].mean() - cosine[unlike].mean())
     assert nearer[1] > 5 * abs(nearer[0])
@@ -159,7 +160,7 @@ def test_only_the_torch_head_takes_focal_and_it_changes_what_it_learns() -> None
     features = (truth @ np.eye(3, 4) + rng.normal(size=(60, 4))).astype(np.float32)
     heads = []
     for focal in (0.0, 2.0):
-        heads.append(TorchHead(False, settings(head="torch", focal=focal), c=1.0, seed=0))
+        heads.append(TorchHead(False, settings(head="torch", focal=focal)))
         heads[-1].fit(features, truth)
         assert (heads[-1].scores(features).argmax(axis=1) == truth.argmax(axis=1)).mean() > 0.5
     assert np.abs(heads[0].weight - heads[1].weight).max() > 0.01

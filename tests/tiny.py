@@ -22,10 +22,12 @@ from undertone.params import (
     BertSettings,
     E5Settings,
     FewshotSettings,
+    Logistic,
     LoraSettings,
     SetfitSettings,
     Settings,
     TfidfSettings,
+    Torch,
 )
 from undertone.predictor import Family
 from undertone.prompts import Instruction
@@ -141,9 +143,8 @@ SETTINGS: dict[str, Settings] = {
         shots=16,
         pairs=64,
         head="logistic",
-        c=4.0,
-        head_epochs=100,
-        head_lr=0.05,
+        logistic=Logistic(c=4.0),
+        torch=Torch(epochs=100, lr=0.05),
         epochs=1,
         **TRAINED,
     ),

@@ -5,6 +5,7 @@ Temperature scaling (Guo et al. 2017), a least confidence that keeps the error o
 wrong where any of its labels is, or where it has no valid answer.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from undertone.params import Calibrate
 Values = NDArray[np.float64]
 Rows = NDArray[np.bool_]  # [n]
 
+FOLDS = 5
 FEWEST = 50  # texts; from fewer a temperature would be a guess
 TEMPERATURES = (0.05, 20.0)
 NEVER = 2.0  # above any confidence
@@ -43,6 +45,26 @@ def fit(space: LabelSpace, scores: Scores, truth: Flags, settings: Calibrate) ->
     if settings.max_error is None:
         return cut
     return replace(cut, abstain=least_confidence(cut, calibrated, truth, settings.max_error))
+
+
+def crossfitted(
+    space: LabelSpace,
+    scores: Scores,
+    truth: Flags,
+    settings: Calibrate,
+    units: NDArray[np.int64],
+    *,
+    seed: int,
+) -> Iterator[tuple[NDArray[np.int64], LabelSpace]]:
+    """Row numbers, each once, and `space` fitted on the others: to tell what decisions are worth on the
+    rows that also fit them. Rows of the same of `units` [n] stay together; arguments as `fit` has them.
+    """
+    _, numbered = np.unique(units, return_inverse=True)
+    drawn = np.random.default_rng(seed).permutation(len(np.unique(units)))
+    fold = drawn[numbered] % FOLDS
+    for number in np.unique(fold):
+        others = fold != number
+        yield np.flatnonzero(~others), fit(space, scores[others], truth[others], settings)
 
 
 def temperature(space: LabelSpace, scores: Scores, truth: Flags) -> float:

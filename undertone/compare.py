@@ -48,13 +48,13 @@ class Experiment:
 @dataclass(frozen=True)
 class Result:
     """What one experiment came to. `figures`: candidate → what `metrics.evaluate` returned; `params`:
-    what differs from HEAD's; `rows`: candidate → of how many it learnt; `judged`: the same where the
-    rows are."""
+    what differs from HEAD's; `learnt`: candidate → of how many rows, by origin and weight where there
+    are mixes; `judged`: the same where the rows are."""
 
     name: str
     figures: Mapping[str, Any]
     params: Sequence[str]
-    rows: Mapping[str, int]
+    learnt: Mapping[str, str]
     judged: object
 
     def as_in(self, other: "Result") -> bool:
@@ -171,7 +171,7 @@ def _result(
     for name in figures:
         mixed = _json(experiment, f"reports/{source}/mixes/{name}.json", folder).get("rows", {})
         # one before there were mixes learnt from the training part
-        learnt[name] = sum(of["rows"] for of in mixed.values()) or split["rows"]["train"]
+        learnt[name] = metrics.told_rows(mixed) or f"{split['rows']['train']:,}"
     return Result(
         experiment.name,
         figures,
@@ -245,7 +245,7 @@ def _line(result: Result, candidate: str) -> tuple[str, ...]:
         metrics.told(found["overall"]["macro_f1"]),
         metrics.told(found["overall"]["accuracy"]),
         metrics.told_valid(found),
-        f"{result.rows[candidate]:,}",
+        result.learnt[candidate],
         ", ".join(result.params),
     )
 

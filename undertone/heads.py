@@ -1,4 +1,4 @@
-"""A logistic head on fixed features, for one label a text or many."""
+"""Linear heads on fixed features, for one label a text or many."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,23 +14,50 @@ from undertone.labels import Flags, Scores
 from undertone.params import Sampled
 
 
-class LogisticHead:
-    """Softmax over the labels, or one sigmoid a label; held as plain arrays once fitted."""
+class LinearHead:
+    """Softmax over the labels, or one sigmoid a label; held as plain arrays once a subclass has fitted
+    it."""
 
-    def __init__(self, many: bool, settings: Sampled, *, c: float, seed: int) -> None:
+    def __init__(self, many: bool, settings: Sampled) -> None:
         self._many = many
         self._sampled = settings
+        self.weight: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)  # [labels, features]
+        self.bias: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+
+    def fit(self, features: Any, truth: Flags, rows: imbalance.Weights | None = None) -> None:
+        """`features` [n, features]; `rows` [n]: what each weighs, 1 without it."""
+        raise NotImplementedError
+
+    def scores(self, features: Any) -> Scores:
+        logits = np.asarray(features @ self.weight.T, dtype=np.float64) + self.bias
+        scores: Scores = expit(logits) if self._many else softmax(logits, axis=1)
+        return scores
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        return {"weight": self.weight, "bias": self.bias}
+
+    def take(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+        self.weight, self.bias = arrays["weight"], arrays["bias"]
+
+    def _hold(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
+        # safetensors writes the memory as it lies, so a Fortran-ordered array would come back scrambled
+        self.weight = np.ascontiguousarray(weight, dtype=np.float32)
+        self.bias = np.ascontiguousarray(bias, dtype=np.float32)
+
+
+class LogisticHead(LinearHead):
+    """scikit-learn's."""
+
+    def __init__(self, many: bool, settings: Sampled, *, c: float, seed: int) -> None:
+        super().__init__(many, settings)
         self._settings = {
             "C": c,
             "max_iter": 1000,
             "random_state": seed,
         }
-        self.weight: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)  # [labels, features]
-        self.bias: NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
     def fit(self, features: Any, truth: Flags, rows: imbalance.Weights | None = None) -> None:
-        """`features` [n, features], dense or sparse; `rows` [n]: what each weighs, 1 without it.
-        `Problem` for a label without a row.
+        """`features` may be sparse. `Problem` for a label without a row.
 
         Logits are adjusted after the fit (Menon et al. 2021, post hoc), within the bias.
         """
@@ -60,19 +87,3 @@ class LogisticHead:
         return LogisticRegression(**self._settings, class_weight=weights).fit(
             features, either.argmax(axis=1), sample_weight=rows
         )
-
-    def scores(self, features: Any) -> Scores:
-        logits = np.asarray(features @ self.weight.T, dtype=np.float64) + self.bias
-        scores: Scores = expit(logits) if self._many else softmax(logits, axis=1)
-        return scores
-
-    def arrays(self) -> dict[str, NDArray[np.float32]]:
-        return {"weight": self.weight, "bias": self.bias}
-
-    def take(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-        self.weight, self.bias = arrays["weight"], arrays["bias"]
-
-    def _hold(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
-        # safetensors writes the memory as it lies, so a Fortran-ordered array would come back scrambled
-        self.weight = np.ascontiguousarray(weight, dtype=np.float32)
-        self.bias = np.ascontiguousarray(bias, dtype=np.float32)

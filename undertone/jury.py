@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from undertone import calibration, metrics, models
+from undertone import calibration, metrics, models, split
 from undertone.errors import Problem
 from undertone.labels import Flags, LabelSpace
 from undertone.models import Start
@@ -30,7 +31,9 @@ def judge(
     seed: int,
 ) -> tuple[Callable[[Sequence[str]], Flags], dict[str, Any]]:
     """From texts to decisions [n, labels], and who that is, with its macro-F1 on the validation part of
-    `table`. `Problem` where the bundle is another one than `named`, or has other labels."""
+    `table`: of a model that is fitted here each row by temperature and thresholds of the others, authors
+    and near-repeats whole; a bundle brings its own, which may be of the same rows. `Problem` where the
+    bundle is another one than `named`, or has other labels."""
     train, validation = (models.examples(table, part, space) for part in ("train", "validation"))
     if named is None:
         model = Model(settings, space, Start(seed=seed))
@@ -41,6 +44,12 @@ def judge(
         def decide(texts: Sequence[str]) -> Flags:
             return own.decide(own.calibrated(model.scores(texts)))
 
+        units = split.units(table[table["part"] == "validation"])
+        decided = np.zeros_like(validation.truth)
+        for rows, apart in calibration.crossfitted(
+            space, scores, validation.truth, calibrate, units, seed=seed
+        ):
+            decided[rows] = apart.decide(apart.calibrated(scores[rows]))
         told: dict[str, Any] = {"family": "tfidf", "digest": None}
     else:
         predictor = Predictor.load(Path(named.folder))
@@ -61,6 +70,7 @@ def judge(
         def decide(texts: Sequence[str]) -> Flags:
             return predictor.space.decide(predictor.scores(texts))
 
+        decided = decide(validation.texts)
         told = {"family": "release", "digest": digest}
-    reached = metrics.macro_f1(validation.truth, decide(validation.texts))
+    reached = metrics.macro_f1(validation.truth, decided)
     return decide, {**told, "validation_macro_f1": round(reached, 6)}

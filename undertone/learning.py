@@ -63,6 +63,17 @@ class Learner:
         return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
+def mixed(table: pd.DataFrame) -> dict[str, float]:
+    """Of what `compose` returned, as metrics: of each origin its training rows, `rows.<origin>`, and
+    what one weighs on average, `weight.<origin>`."""
+    train = table[table["part"] == "train"].groupby("origin")["weight"]
+    return {
+        f"{what}.{origin}": float(value)
+        for what, values in (("rows", train.size()), ("weight", train.mean()))
+        for origin, value in values.items()
+    }
+
+
 class Curves:
     """What a log is told of the course of a training, as JSON has it; not what it took, for the same
     training must leave the same bytes."""

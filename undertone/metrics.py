@@ -257,6 +257,16 @@ def told_valid(found: Mapping[str, Any]) -> str:
     return f"{count:,} ({count / found['n']:.1%})"
 
 
+def told_rows(learnt: Mapping[str, Mapping[str, float]]) -> str:
+    """`silver 3,058, pseudo 412 × 0.5`: of what origin rows are, and what one weighs on average, of what
+    `compose.told` returns."""
+    return ", ".join(
+        f"{origin} {one['rows']:,}"
+        + ("" if one["weight"] == one["rows"] else f" × {one['weight'] / one['rows']:.3g}")
+        for origin, one in learnt.items()
+    )
+
+
 def majority(train: Flags, rows: int, space: LabelSpace) -> Flags:
     """What always answering the commonest training label (for many: every label that most texts
     have) would decide on `rows` texts."""

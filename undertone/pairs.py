@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertone.errors import Problem
-from undertone.imbalance import Rows
+from undertone.imbalance import Rows, Weights
 from undertone.labels import Flags
 
 
@@ -24,8 +24,13 @@ class Pairs:
     alike: NDArray[np.bool_]
 
 
-def few(truth: Flags, shots: int | None, *, seed: int) -> Rows:
-    """Rows drawn so that each label has `shots` of them, or all it has; all rows without `shots`.
+def few(truth: Flags, shots: int | None, *, weights: Weights, seed: int) -> tuple[Rows, Weights]:
+    """Rows drawn so that each label has `shots` of them, or all it has; all rows without `shots`. And
+    what each of them weighs from now on.
+
+    A row of twice the `weights` [n] is drawn with twice the chance (Efraimidis & Spirakis 2006), and
+    weighs what those it is drawn from do on average, for its own weight has had its say; one that is
+    taken because all of a label are keeps its own.
 
     In the data's order. Of many labels, the rarest are served first: a row counts for each of its
     labels, so a common one may get more. Rows without a label are drawn as if that were one. `Problem`
@@ -34,27 +39,38 @@ def few(truth: Flags, shots: int | None, *, seed: int) -> Rows:
     if empty := int((~truth.any(axis=0)).sum()):
         raise Problem(f"{empty} labels have no training row", where="train")
     if shots is None:
-        return np.arange(len(truth))
+        return np.arange(len(truth)), weights
     rng = np.random.default_rng((seed, 0))
     kinds = np.column_stack([truth, ~truth.any(axis=1)])
-    taken = np.zeros(len(truth), dtype=bool)
+    taken, kept = np.zeros(len(truth), dtype=bool), weights.copy()
     for kind in np.argsort(kinds.sum(axis=0), kind="stable"):
-        left = rng.permutation(np.flatnonzero(kinds[:, kind] & ~taken))
-        taken[left[: max(0, shots - int(taken[kinds[:, kind]].sum()))]] = True
-    return np.flatnonzero(taken)
+        left = np.flatnonzero(kinds[:, kind] & ~taken)
+        wanted = max(0, shots - int(taken[kinds[:, kind]].sum()))
+        if wanted < len(left):
+            kept[left] = weights[left].mean()
+            left = left[np.argsort(rng.exponential(size=len(left)) / weights[left])][:wanted]
+        taken[left] = True
+    rows = np.flatnonzero(taken)
+    return rows, kept[rows]
 
 
-def draw(truth: Flags, count: int, *, seed: int) -> Pairs:
+def draw(truth: Flags, count: int, *, weights: Weights, seed: int) -> Pairs:
     """`count` pairs, one half alike and one not; each label is in as many of them as the others.
 
     Drawn and not enumerated, so that memory grows with rows and pairs, never with rows squared. A
-    label's rows come in turn. A label's only row is paired with itself, as in the library: dropout makes
+    label's rows come first in as many as their share of its `weights` [n] is, up to one; who comes
+    second is chance. A label's only row is paired with itself, as in the library: dropout makes
     two of it (Gao et al. 2021). A row that shares a label with every other is left out of the half that
     isn't alike; `Problem` where that leaves none of it.
     """
     rng = np.random.default_rng((seed, 1))
-    alike = np.concatenate([_alike(rows, size, rng) for rows, size in _shares(truth, count // 2, rng)])
-    firsts = [_in_turn(rows, size, rng) for rows, size in _shares(truth, count - count // 2, rng)]
+    alike = np.concatenate(
+        [_alike(rows, size, weights, rng) for rows, size in _shares(truth, count // 2, rng)]
+    )
+    firsts = [
+        rows[_in_turn(weights[rows], size, rng)]
+        for rows, size in _shares(truth, count - count // 2, rng)
+    ]
     apart = _apart(truth, np.concatenate(firsts), rng)
     if not len(apart):
         raise Problem(
@@ -77,14 +93,19 @@ def _shares(truth: Flags, count: int, rng: np.random.Generator) -> list[tuple[Ro
     ]
 
 
-def _in_turn(rows: Rows, size: int, rng: np.random.Generator) -> Rows:
-    return np.resize(rng.permutation(rows), size)
+def _in_turn(weights: Weights, size: int, rng: np.random.Generator) -> Rows:
+    """`size` numbers of rows, each as often as its share of the weights, up to one; shuffled (systematic
+    sampling, Madow 1949)."""
+    order = rng.permutation(len(weights))
+    reached = np.cumsum(weights[order])
+    steps = (np.arange(size) + rng.random()) * (reached[-1] / max(size, 1))
+    found = np.searchsorted(reached, steps, side="right").clip(max=len(weights) - 1)
+    return rng.permutation(order[found])
 
 
-def _alike(rows: Rows, size: int, rng: np.random.Generator) -> Rows:
+def _alike(rows: Rows, size: int, weights: Weights, rng: np.random.Generator) -> Rows:
     """[size, 2], each of them two of these rows."""
-    order = rng.permutation(len(rows))
-    first = np.resize(order, size)
+    first = _in_turn(weights[rows], size, rng)
     further = rng.integers(1, max(2, len(rows)), size)
     return rows[np.column_stack([first, (first + further) % len(rows)])]
 

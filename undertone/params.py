@@ -400,6 +400,14 @@ class Mix(Section):
         return self
 
 
+class Doubt(Section):
+    """How much of the training labels is changed by chance, at which `rates`, to see what that costs and
+    what a mix's `noise` gives back; of no rate: nothing. `draws`: how often at each."""
+
+    rates: list[Annotated[float, Field(ge=0, lt=1)]]
+    draws: Positive
+
+
 class Queue(Section):
     """Who of the pool goes to people: at most so many of whom the ensemble is in two minds, the most
     doubtful first, and so many others at `random`."""
@@ -548,12 +556,25 @@ class BertSettings(Trained):
     max_length: Annotated[int, Field(ge=8, le=8192)]
 
 
+class Logistic(Section):
+    """scikit-learn's logistic regression: the inverse of how far weights are held down."""
+
+    c: Annotated[float, Field(gt=0)]
+
+
+class Torch(Section):
+    """A linear layer learnt by AdamW, `epochs` times from all rows at once."""
+
+    epochs: Positive
+    lr: Annotated[float, Field(gt=0, le=1)]
+
+
 class SetfitSettings(Trained):
     """An encoder tuned on pairs of few rows, then a head on its embeddings (Tunstall et al. 2022).
 
     `shots`: rows of each label, all without it. `pairs`: so many make an epoch, one half of rows that
-    share a label; `batch` counts them. `head`: `logistic` is scikit-learn's, with `c`; `torch` learns by
-    gradient, `head_epochs` times from all rows at once, and takes `focal`.
+    share a label; `batch` counts them. `head`: `logistic` is scikit-learn's; `torch` learns by gradient,
+    and takes `focal`. What each is set to stands in the section of its name.
     """
 
     exportable: ClassVar[bool] = True
@@ -566,9 +587,8 @@ class SetfitSettings(Trained):
     shots: Positive | None
     pairs: Annotated[int, Field(ge=2)]
     head: Literal["logistic", "torch"]
-    c: Annotated[float, Field(gt=0)]
-    head_epochs: Positive
-    head_lr: Annotated[float, Field(gt=0, le=1)]
+    logistic: Logistic
+    torch: Torch
 
     @model_validator(mode="after")
     def _has_no_setting_without_effect(self) -> "SetfitSettings":
@@ -800,6 +820,7 @@ class Params(Section):
     search: Search
     pseudo: Pseudo
     mixes: dict[Name, Mix]
+    doubt: Doubt
     models: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     tfidf: TfidfSettings
     e5: E5Settings

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from undertone import held, metrics, params, queues, split, tables
+from undertone import calibration, held, metrics, params, queues, split, tables
 from undertone.labels import Flags, LabelSpace, Scores, answered
 
 ARM = "disagreed"
@@ -85,6 +85,34 @@ def combined(
     return Said(decided & valid[:, None], np.where(valid, confidence, 0.0), alike)
 
 
+def crossfitted(
+    validation: pd.DataFrame,
+    scores: Sequence[Scores],
+    how: params.Pseudo,
+    space: LabelSpace,
+    calibrate: params.Calibrate,
+    *,
+    seed: int,
+) -> Said:
+    """What the members say together of validation, each row by temperatures and thresholds of the
+    others, authors and near-repeats whole: of the rows that put them they would know too much.
+
+    What else a member took from validation, such as when to stop, stays.
+    """
+    truth = tables.judged(validation, "label", space) > 0.5
+    units = split.units(validation)
+    folds = [calibration.crossfitted(space, one, truth, calibrate, units, seed=seed) for one in scores]
+    decided = np.zeros((len(validation), len(space.labels)), dtype=bool)
+    confidence, alike = np.zeros(len(validation)), np.ones(len(validation), dtype=bool)
+    for members in zip(*folds, strict=True):
+        held = members[0][0]
+        spaces = [own for _, own in members]
+        each = [own.calibrated(one[held]) for own, one in zip(spaces, scores, strict=True)]
+        found = combined(each, spaces, how, space)
+        decided[held], confidence[held], alike[held] = found.decided, found.confidence, found.alike
+    return Said(decided, confidence, alike)
+
+
 def rows(table: pd.DataFrame, said: Said, space: LabelSpace, threshold: float) -> pd.DataFrame:
     """`id`, `text`, `group`, `repeat`, `label.<label>` and `confidence` of the rows whose label is
     accepted."""
@@ -141,6 +169,7 @@ def labelled(
     spaces: Sequence[LabelSpace],
     how: params.Pseudo,
     space: LabelSpace,
+    calibrate: params.Calibrate,
     left_out: int,
     open_: Sequence[str],
     *,
@@ -153,14 +182,15 @@ def labelled(
 
     `told`: the settings; how many rows of the pool are accepted, disagreed on, or in doubt (all decide
     the same, and are not sure enough), and label by label; and `accuracy`: how often what is accepted is
-    right, by `label` and `gold` of validation.
+    right, by `label` and `gold` of validation, each row decided as `crossfitted` has it.
     """
     if not scores:
         nothing = np.zeros((0, len(space.labels)))
         nobody = combined([nothing], [space], how, space)
         none = table.iloc[:0]
         return Labelled(rows(none, nobody, space, 1.0), queue(none, nobody, [], how, seed=seed), {})
-    said, checked = (combined([one[at] for one in scores], spaces, how, space) for at in range(2))
+    said = combined([one[0] for one in scores], spaces, how, space)
+    checked = crossfitted(validation, [one[1] for one in scores], how, space, calibrate, seed=seed)
     accepted = said.accepted(how.threshold)
 
     def right(reference: tables.Reference) -> dict[str, Any] | None:

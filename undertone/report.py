@@ -44,6 +44,7 @@ UNLIKE = (
     " table can be compared with one of the other:"
 )
 PICTURES = f"pictures/{pictures.SENTENCES}"
+HALF = 0.5  # of what label noise takes: what doubting labels is to give back
 REFERENCES = {"label": "labels", "gold": "gold"}  # reference → as headings have it
 INTERVALS = (
     "Intervals are 95 % expanded percentile bootstrap (Hesterberg 2015); the rows of a group (an author)"
@@ -115,6 +116,7 @@ class Results:
     price: Hourly | None
     mixes: Mapping[str, Any]  # candidate → what the stage compose left
     pseudo: Mapping[str, Any]
+    doubt: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,9 @@ def _sections(
         )
     if results.pseudo:
         yield Section("pseudo", [_pseudo(results.pseudo)], [("pseudo.json", "pseudo")])
+    if results.doubt["planted"]:
+        shown = _doubt(results.doubt, results.mixes)
+        yield Section("doubt: label noise", shown, [("doubt.json", "doubt")])
     if results.reviewed:
         yield Section("review", _reviewed(results.reviewed), [("review.json", "review")])
     yield Section(
@@ -689,7 +694,7 @@ def _mixes(mixes: Mapping[str, Any], evaluated: Mapping[str, Any], chosen: Mappi
             (
                 name,
                 one["name"],
-                ", ".join(_weighed(origin, rows) for origin, rows in one["rows"].items()),
+                metrics.told_rows(one["rows"]),
                 *(
                     metrics.told(evaluated[part][reference][name]["overall"]["macro_f1"])
                     for part, reference in columns
@@ -705,12 +710,6 @@ def _mixes(mixes: Mapping[str, Any], evaluated: Mapping[str, Any], chosen: Mappi
     )
     head = ("candidate", "mix", "training rows", *figures, "difference", "p (Holm)", "")
     return _table(head, lines)
-
-
-def _weighed(origin: str, rows: Mapping[str, float]) -> str:
-    """`pseudo 412 × 0.5`"""
-    weight = rows["weight"] / rows["rows"]
-    return f"{origin} {rows['rows']:,}" + ("" if weight == 1 else f" × {weight:.3g}")
 
 
 def _pseudo(told: Mapping[str, Any]) -> str:
@@ -732,6 +731,55 @@ def _pseudo(told: Mapping[str, Any]) -> str:
         (label, f"{one['accepted']:,}", f"{one['rejected']:,}") for label, one in told["labels"].items()
     ]
     return "\n\n".join([" ".join(found), _table(("label", "accepted", "rejected"), lines)])
+
+
+def _doubt(found: Mapping[str, Any], mixes: Mapping[str, Any]) -> list[str]:
+    """What planted noise costs, which way gives back half of it, and who doubts labels."""
+    rates = [one for one in found["planted"] if one["rate"]]
+    ways = [way for way in found["planted"][0]["macro_f1"] if way not in ("clean", "noisy", "oracle")]
+    lines: list[Row] = []
+    for one in found["planted"]:
+        figures, recovered = one["macro_f1"], one["recovered"]
+        lines.append(
+            (
+                f"{one['rate']:.0%}",
+                *(metrics.told(figures[way]) for way in ("clean", "noisy")),
+                *(
+                    shown
+                    for way in ways
+                    for shown in (
+                        metrics.told(figures[way]),
+                        metrics.told(recovered[way]) if recovered else "",
+                    )
+                ),
+                metrics.told(recovered["oracle"]) if recovered else "",
+            )
+        )
+    enough = {
+        way: [
+            f"{one['rate']:.0%}"
+            for one in rates
+            if not one["recovered"] or one["recovered"][way]["value"] >= HALF
+        ]
+        for way in ways
+    }
+    reach = "; ".join(
+        f"`{way}` at {', '.join(at) if at else 'none of these rates'}" for way, at in enough.items()
+    )
+    doubting = {name: one["weights"]["noise"] for name, one in mixes.items()}
+    heeded = ", ".join(f"{name} (`{way}`)" for name, way in doubting.items() if way != "none")
+    cells = (cell for way in ways for cell in (f"`{way}`", "gives back"))
+    head = ("flipped", "clean", "noisy", *cells, "flipped ones dropped: gives back")
+    draws = f"{found['draws']} draws" if found["draws"] > 1 else "one draw"
+    return [
+        f"So many of the training labels were changed by chance ({draws}). {found['candidate']} learnt"
+        f" from them as they were, noisy, and as a mix's `noise` cleans them; macro-F1 on"
+        f" {found['part']}, by its labels (n={found['planted'][0]['n']:,}). Gives back: of what noise"
+        " took, with its interval; the last column is what could be known at best by dropping.",
+        _table(head, lines),
+        f"At least half of what noise takes comes back with {reach}."
+        + (f" Labels are doubted for {heeded}." if heeded else " No candidate's mix doubts labels."),
+    ]
 
 
 def _generated(found: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Model families: one file each, found by name, all alike from outside.
 
 A family's module defines `Model`, a class that fulfils `Classifier`; its settings class stands in
-`params.py`. Nothing else knows which families there are.
+`params.py`. Nothing else knows which families there are. `_embedded.py` is what two of them share.
 """
 
 import importlib

@@ -8,76 +8,45 @@ head is saved as a pickle, and a model card repeats training texts.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from undertone import encoder, imbalance, losses, metrics, pairs, training
-from undertone.heads import LogisticHead
-from undertone.labels import Flags, LabelSpace, Scores
-from undertone.models import Examples, Graph, Log, Start, macro_f1
+from undertone.heads import LinearHead, LogisticHead
+from undertone.labels import Flags, LabelSpace
+from undertone.models import Examples, Log, Start, macro_f1
+from undertone.models._embedded import Embedded
 from undertone.params import SetfitSettings, Settings
 
 PLAIN = {"downsample": None, "mixing": 0.0}  # for rows that are drawn already
 
 
-class Model:
+class Model(Embedded):
+    _own: SetfitSettings
+
     def __init__(self, settings: Settings, space: LabelSpace, start: Start) -> None:
-        assert isinstance(settings, SetfitSettings)
-        assert start.base is not None
-        self.settings: Settings = settings
-        self.space = space
-        self._own = settings
-        self._seed = start.seed
-        self._base = start.base
-        self._tokenizer = encoder.load_tokenizer(start.base)
-        self._model = encoder.PooledClassifier(
-            encoder.load_backbone(start.base, max_length=settings.max_length),
-            len(space.labels),
-            pooling=settings.pooling,
-            normalise=True,
-        ).eval()
-        kind = {"logistic": LogisticHead, "torch": TorchHead}[settings.head]
-        self._head = kind(space.many, settings, c=settings.c, seed=start.seed)
+        super().__init__(settings, space, start)
+        if self._own.head == "torch":
+            self._head = TorchHead(space.many, self._own)
+        else:
+            own = self._own
+            self._head = LogisticHead(space.many, own, c=own.logistic.c, seed=start.seed)
 
     def fit(self, train: Examples, validation: Examples, log: Log, state: Path) -> None:
         rows = imbalance.once(train.truth, self._own, seed=self._seed)
-        rows = rows[pairs.few(train.truth[rows], self._own.shots, seed=self._seed)]
+        drawn, weights = pairs.few(
+            train.truth[rows], self._own.shots, weights=train.weights[rows], seed=self._seed
+        )
+        rows = rows[drawn]
         log(0, imbalance.lost(train.truth, rows, self.space.labels))
-        few = Examples([train.texts[row] for row in rows], train.truth[rows], train.weights[rows])
+        few = Examples([train.texts[row] for row in rows], train.truth[rows], weights)
         self._tune(few, validation, log, state)
         self._head.fit(self._embed(few.texts), few.truth, few.weights)
 
-    def scores(self, texts: Sequence[str]) -> Scores:
-        return self._head.scores(self._embed(texts))
-
-    def save(self, folder: Path) -> None:
-        self._model.backbone.save_pretrained(folder)
-        self._tokenizer.save_pretrained(folder)
-        save_file(self._head.arrays(), folder / "head.safetensors")
-
-    @classmethod
-    def load(cls, folder: Path, settings: Settings, space: LabelSpace) -> Self:
-        model = cls(settings, space, Start(seed=0, base=folder))
-        model._head.take(load_file(folder / "head.safetensors"))
-        return model
-
-    def graph(self) -> Graph:
-        with torch.no_grad():
-            self._model.linear.weight.copy_(torch.from_numpy(self._head.weight))
-            self._model.linear.bias.copy_(torch.from_numpy(self._head.bias))
-        return Graph(
-            self._model,
-            tokenizer=self._base / "tokenizer.json",
-            prefix=self._own.prefix,
-            max_length=self._own.max_length,
-        )
-
     def _tune(self, few: Examples, validation: Examples, log: Log, state: Path) -> None:
-        drawn = pairs.draw(few.truth, self._own.pairs, seed=self._seed)
+        drawn = pairs.draw(few.truth, self._own.pairs, weights=few.weights, seed=self._seed)
         ids = self._tokenizer(self._read(few.texts), truncation=True, max_length=self._own.max_length)[
             "input_ids"
         ]
@@ -132,18 +101,6 @@ class Model:
             log=log,
         )
 
-    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return encoder.run(
-            self._read(texts),
-            self._tokenizer,
-            lambda batch: self._model.embed(**batch),
-            max_length=self._own.max_length,
-            width=self._model.config.hidden_size,
-        )
-
-    def _read(self, texts: Sequence[str]) -> list[str]:
-        return [self._own.prefix + text for text in texts]
-
 
 class Embedder(torch.nn.Module):
     """What learns from pairs: the encoder without the head, from token ids to sentence vectors."""
@@ -157,7 +114,7 @@ class Embedder(torch.nn.Module):
         return self._embed(**inputs)
 
 
-class TorchHead(LogisticHead):
+class TorchHead(LinearHead):
     """A linear layer learnt by AdamW, as SetFit's differentiable head, with the loss of `losses`.
 
     All rows at once and from weights of zero, so that no chance is in it.
@@ -173,8 +130,10 @@ class TorchHead(LogisticHead):
         linear = torch.nn.Linear(features.shape[1], truth.shape[1])
         torch.nn.init.zeros_(linear.weight)
         torch.nn.init.zeros_(linear.bias)
-        optimizer = torch.optim.AdamW(linear.parameters(), lr=own.head_lr, weight_decay=own.weight_decay)
-        for _ in range(own.head_epochs):
+        optimizer = torch.optim.AdamW(
+            linear.parameters(), lr=own.torch.lr, weight_decay=own.weight_decay
+        )
+        for _ in range(own.torch.epochs):
             optimizer.zero_grad()
             loss(linear(given), wanted, each).backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -30,7 +30,9 @@ def main(
     parts = tables.read(split, ("id", "part"))
 
     def embed(texts: Sequence[str]) -> search.Vectors:
-        from undertone import embeddings  # torch: seconds, which a source without rare labels needn't wait
+        from undertone import (
+            embeddings,
+        )  # torch: seconds, which a source without rare labels needn't wait
 
         return embeddings.embed(texts, settings=params.search, kept=root() / embeddings.KEPT)
 

@@ -233,15 +233,15 @@ def test_a_wrong_call_is_refused(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_bytes_depend_on_neither_threads_nor_chunks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny.bundled("bert", tmp_path)  # a real one: its int8 scores would move with a text's neighbours
+    real = encoder / "bundle"  # its int8 scores would move with a text's neighbours
     texts = [(str(n), text) for n, text in enumerate(tiny.examples(500).texts)]
     path = written(tmp_path / "in.parquet", texts, row_group_size=90)
     for name, threads, chunk in (("one", 1, 2048), ("two", 2, 2048), ("small", 2, 7)):
         monkeypatch.setattr(scoring, "CHUNK", chunk)
         out, given_ = tmp_path / name, {"text": "said", "rows_per_part": 128}
-        score([str(path)], out, tmp_path / "bundle", local, threads=threads, **given_)
+        score([str(path)], out, real, local, threads=threads, **given_)
     assert closing(tmp_path / "one")["bundle"]["variant"] == "int8"
     assert scored(tmp_path / "one")["fair"].nunique() > 100
     assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "small")

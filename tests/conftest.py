@@ -12,6 +12,10 @@ from filelock import FileLock
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+# Before torch is imported, here or by what is started: for models so small, threads do nothing but wait
+# for each other, and with a worker on each core that takes five times the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
   --disable-component-update --disable-sync""".split()
@@ -112,17 +116,6 @@ def repository(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     tracking.relocate()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
     return root
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """For so small a model threads are nothing but waiting."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -443,7 +443,7 @@ def test_a_killed_training_leaves_no_model_and_a_repro_brings_back_that_alone(
         process.wait()
     assert "RUNNING" in dict(repository.runs()).values()
     assert not (repository.folder / "models/candidates/private/bert").exists()
-    assert repository.ran(repository.run("dvc", "repro").stdout) == {"train@private-bert"}
+    assert repository.ran(repository.run("dvc", "repro").stdout) <= {"train@private-bert"}
     assert (repository.folder / "models/candidates/private/bert").exists()
     assert repository.run("git", "status", "--short").stdout == before
 

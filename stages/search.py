@@ -1,11 +1,11 @@
 """The rows that people label next: those most like a rare label's examples, and some by chance."""
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from undertone import embeddings, review, search, silver, stage, tables
+from undertone import review, search, silver, stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import root, write_json
 from undertone.params import Params
@@ -29,6 +29,14 @@ def main(
     given = review.merged(tables.read(comments, (*search.NEEDS, "part")), people, asked)
     table, _ = silver.labelled(given, None, book, params.data.scheme)
     parts = tables.read(split, ("id", "part"))
+
+    def embed(texts: Sequence[str]) -> search.Vectors:
+        from undertone import (
+            embeddings,
+        )  # torch: seconds, which a source without rare labels needn't wait
+
+        return embeddings.embed(texts, settings=params.search, kept=root() / embeddings.KEPT)
+
     queue, counts = search.search(
         table,
         params.search.labels.get(source, []),
@@ -37,7 +45,7 @@ def main(
         held=search.held(table, parts),
         book=book.learnt(params.data.scheme),
         settings=params.search,
-        embed=partial(embeddings.embed, settings=params.search, kept=root() / embeddings.KEPT),
+        embed=embed,
         rng=np.random.default_rng(params.seed),
     )
     tables.write(queue, out, ("id", "arm", "inclusion"))

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,10 @@ from filelock import FileLock
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# Before torch is imported, here or by what is started: for models so small, threads do nothing but wait
+# for each other, and with a worker on each core that takes five times the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -27,18 +31,38 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """An empty MLflow database. A new one costs seconds, so the workers share one."""
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """A folder of this name, filled by the worker that needs it first, for all of them to read."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared if worker_id == "master" else shared.parent
-    database = shared / "template.db"
-    with FileLock(shared / "template.lock"):
-        if not database.exists():
-            from undertone import tracking
 
-            tracking.create(database)
-    return database
+    def filled(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def template(once: Once) -> Path:
+    """An empty MLflow database; a new one costs seconds."""
+
+    def fill(folder: Path) -> None:
+        from undertone import tracking
+
+        tracking.create(folder / "template.db")
+
+    return once("template", fill) / "template.db"
 
 
 @pytest.fixture
@@ -52,17 +76,33 @@ def store(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
+def prepared(once: Once, template: Path) -> Path:
     """A repository with two trained candidates, a release, and all of them registered."""
-    from tests import registered
 
-    root = tmp_path_factory.mktemp("prepared")
-    (root / ".dvc").mkdir()
-    shutil.copyfile(template, root / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        registered.prepare()
-    return root
+    def fill(root: Path) -> None:
+        from tests import registered
+
+        (root / ".dvc").mkdir()
+        shutil.copyfile(template, root / "mlflow.db")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(root)
+            registered.prepare()
+
+    return once("prepared", fill)
+
+
+@pytest.fixture(scope="session")
+def encoder(once: Once) -> Path:
+    """A trained encoder in `model`, its int8 bundle in `bundle`, and all variants in `variants`."""
+
+    def fill(folder: Path) -> None:
+        from tests import tiny
+        from undertone import models
+
+        model = tiny.bundled("e5", folder)
+        models.save(model, folder / "model", models.Recipe("e5", model.settings, "code"))
+
+    return once("encoder", fill)
 
 
 @pytest.fixture
@@ -76,17 +116,6 @@ def repository(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     tracking.relocate()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
     return root
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """For so small a model threads are nothing but waiting."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests import tiny
 from tests.test_analysis import CATEGORIES, DERIVED, toxicity
 from undertone.cli import main
 from undertone.ledger import STAGES, Ledger
@@ -18,11 +17,9 @@ ROOT = Path(__file__).parents[1]
 TOXICITY = ["--codebook", str(ROOT / "codebooks" / "toxicity.yaml")]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("cli")
-    tiny.bundled("e5", folder)
-    return str(folder / "bundle")
+@pytest.fixture
+def bundle(encoder: Path) -> str:
+    return str(encoder / "bundle")
 
 
 def answers(capsys: pytest.CaptureFixture[str]) -> list[dict]:

@@ -23,8 +23,6 @@ from transformers import (
 from undertone import closed
 from undertone.errors import Problem
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 END, WORDS = 2, 97
 SIZES: dict[str, Any] = {
     "vocab_size": WORDS,

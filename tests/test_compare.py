@@ -12,6 +12,7 @@ import pytest
 
 from undertone import metrics
 from undertone.cli import main
+from undertone.errors import Problem
 from undertone.labels import LabelSpace
 
 ROOT = Path(__file__).parents[1]
@@ -402,3 +403,22 @@ def test_it_starts_without_the_heavy_libraries(repository: Repository) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "wider-lora" in done.stdout
+
+
+def test_a_model_that_the_cache_has_lost_is_one_line(tmp_path: Path) -> None:
+    from dvc.repo import Repo
+
+    from undertone import judges
+
+    repository = Repository(tmp_path)
+    repository.git("init", "-q")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/labels.json").write_text("{}")
+    with Repo.init(str(tmp_path)) as dvc:
+        dvc.add(str(tmp_path / "model"))
+    repository.commit()
+    wanted = ["model/labels.json"]
+    assert judges._at("HEAD", wanted, tmp_path, "HEAD:bert") == [b"{}"]
+    shutil.rmtree(tmp_path / ".dvc/cache")
+    with pytest.raises(Problem, match=r"HEAD:bert: no model/labels.json there, or it isn't in DVC"):
+        judges._at("HEAD", wanted, tmp_path, "HEAD:bert")

@@ -20,8 +20,6 @@ from tests import tiny
 from undertone import closed, decoder, encoder
 from undertone.errors import Problem
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WORDS, PAD = 97, 0
 SIZES: dict[str, Any] = {
     "vocab_size": WORDS,

@@ -13,7 +13,7 @@ from undertone import doors, request
 from undertone.errors import Problem
 from undertone.params import Endpoint
 
-PATIENCE = Endpoint(poll=0.01, wait=1.0, timeout=1.0, retries=0, rounds=0)
+PATIENCE = Endpoint(poll=0.01, wait=60.0, timeout=20.0, retries=0, rounds=0)
 
 
 def test_dropped_files_are_taken_whatever_their_names_and_folders(tmp_path: Path) -> None:

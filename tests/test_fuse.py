@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
-from crowdkit.aggregation import DawidSkene
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
@@ -108,6 +107,8 @@ def simulated_many(
 
 def crowd_kits(votes: Votes) -> np.ndarray:
     """Posteriors [n, labels] of crowd-kit's Dawid-Skene, run on long after it would stop."""
+    from crowdkit.aggregation import DawidSkene  # seconds, and each worker collects
+
     voter, row = np.nonzero(~np.isnan(votes[:, :, 0]))
     answer = votes[voter, row].argmax(axis=1)
     table = pd.DataFrame({"task": row, "worker": voter, "label": answer})

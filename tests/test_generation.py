@@ -11,8 +11,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Pretrain
 from undertone import generation
 from undertone.errors import Problem
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WORDS, PAD, NEW = 97, 0, 8
 SIZES: dict[str, Any] = {
     "vocab_size": WORDS,

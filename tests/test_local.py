@@ -28,8 +28,6 @@ from undertone import doors, local
 from undertone.errors import Problem
 from undertone.params import Local, Voter
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +33,48 @@ def parity(
     return onnx.parity(reference, scores, truth, space, groups=np.arange(len(truth)), draws=50, seed=0)
 
 
+Built = Callable[[str, bool], tuple[models.Classifier, Path]]
+
+
+@pytest.fixture
+def released(encoder: Path) -> Path:
+    """To be read."""
+    return encoder / "bundle"
+
+
 @pytest.fixture(scope="module")
-def bundled(tmp_path_factory: pytest.TempPathFactory) -> tuple[models.Classifier, Path]:
-    folder = tmp_path_factory.mktemp("bundled")
-    return tiny.bundled("e5", folder), folder / "bundle"
+def built(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A model of a family, for one label or many, and the folder of its variants; each is built once."""
+
+    @cache
+    def made(family: str, many: bool) -> tuple[models.Classifier, Path]:
+        if (family, many) == ("e5", False):
+            return models.load(encoder / "model"), encoder / "variants"
+        folder = tmp_path_factory.mktemp("built")
+        return tiny.bundled(family, folder, many=many), folder / "variants"
+
+    return made
 
 
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("family", EXPORTABLE)
-def test_the_exported_graph_scores_as_pytorch_does(family: str, many: bool, tmp_path: Path) -> None:
-    model = tiny.bundled(family, tmp_path, many=many)
+def test_the_exported_graph_scores_as_pytorch_does(family: str, many: bool, built: Built) -> None:
+    model, variants = built(family, many)
     reference = model.scores(VALIDATION.texts)
     most = {"fp32": 1e-5, "optimised": 1e-5, "int8": 0.1, "int8_7bit": 0.2, "int8_openvino": 0.1}
     assert set(most) == set(onnx.VARIANTS)
     for variant, limit in most.items():
-        predictor = Predictor.load(tmp_path / "variants", variant=variant)
+        predictor = Predictor.load(variants, variant=variant)
         assert predictor.space == model.space
         found = parity(reference, predictor.scores(VALIDATION.texts), model.space)
         assert found["max_difference"] <= limit, variant
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_bundle_calibrates_and_abstains_as_the_model_does(many: bool, tmp_path: Path) -> None:
-    model = tiny.bundled("e5", tmp_path, many=many)
+def test_a_bundle_calibrates_and_abstains_as_the_model_does(
+    many: bool, built: Built, tmp_path: Path
+) -> None:
+    model = copy(built("e5", many)[0])
     own = model.scores(VALIDATION.texts)
     settings = Calibrate(temperature=True, max_error=None)
     fitted = calibration.fit(tiny.space(many=many), own, VALIDATION.truth, settings)
@@ -81,15 +103,13 @@ def test_a_bundle_calibrates_and_abstains_as_the_model_does(many: bool, tmp_path
     np.testing.assert_array_equal(judged[list(model.space.labels)], reference)
 
 
-def test_without_a_rule_no_text_is_abstained_from(bundled: tuple[models.Classifier, Path]) -> None:
-    predicted = Predictor.load(bundled[1]).predict(VALIDATION.texts)
+def test_without_a_rule_no_text_is_abstained_from(released: Path) -> None:
+    predicted = Predictor.load(released).predict(VALIDATION.texts)
     assert [one["abstained"] for one in predicted] == [False] * len(VALIDATION.texts)
 
 
-def test_int8_is_smaller_and_has_integer_products(
-    bundled: tuple[models.Classifier, Path],
-) -> None:
-    _, folder = bundled
+def test_int8_is_smaller_and_has_integer_products(released: Path) -> None:
+    folder = released
     kinds = {node.op_type for node in onnx_format.load(folder / "int8.onnx").graph.node}
     assert kinds & {"MatMulInteger", "DynamicQuantizeMatMul", "QAttention"}
     plain = folder.parent / "variants" / "fp32.onnx"
@@ -98,9 +118,9 @@ def test_int8_is_smaller_and_has_integer_products(
 
 @pytest.mark.parametrize("variant", list(onnx.VARIANTS))
 def test_a_texts_scores_are_the_same_alone_in_any_order_and_on_any_number_of_cores(
-    variant: str, bundled: tuple[models.Classifier, Path]
+    variant: str, released: Path
 ) -> None:
-    folder = bundled[1].parent / "variants"
+    folder = released.parent / "variants"
     predictor = Predictor.load(folder, variant=variant, threads=3)
     together = predictor.scores(VALIDATION.texts)
     alone = np.concatenate([predictor.scores([text]) for text in VALIDATION.texts])
@@ -112,8 +132,8 @@ def test_a_texts_scores_are_the_same_alone_in_any_order_and_on_any_number_of_cor
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8", "int8_openvino"])
-def test_many_may_ask_at_once(variant: str, bundled: tuple[models.Classifier, Path]) -> None:
-    predictor = Predictor.load(bundled[1].parent / "variants", variant=variant, threads=2)
+def test_many_may_ask_at_once(variant: str, released: Path) -> None:
+    predictor = Predictor.load(released.parent / "variants", variant=variant, threads=2)
     expected = predictor.scores(VALIDATION.texts)
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(predictor.scores, VALIDATION.texts[at:]) for at in range(40)]
@@ -122,9 +142,9 @@ def test_many_may_ask_at_once(variant: str, bundled: tuple[models.Classifier, Pa
 
 
 def test_a_call_of_two_texts_does_not_wait_for_anothers_thousands(
-    bundled: tuple[models.Classifier, Path],
+    released: Path,
 ) -> None:
-    predictor = Predictor.load(bundled[1], threads=2)
+    predictor = Predictor.load(released, threads=2)
     blocked = threading.Event()
     pool = predictor._backend._pool  # type: ignore[attr-defined]
     waiting = pool.submit(blocked.wait, 60)  # what a call of thousands leaves of it
@@ -135,9 +155,9 @@ def test_a_call_of_two_texts_does_not_wait_for_anothers_thousands(
 
 
 def test_a_text_that_the_model_gives_no_number_has_no_answer(
-    bundled: tuple[models.Classifier, Path], monkeypatch: pytest.MonkeyPatch
+    released: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor = Predictor.load(bundled[1])
+    predictor = Predictor.load(released)
     own = predictor._backend.logits
 
     def broken(ids: backends.Ids) -> backends.Logits:
@@ -162,18 +182,18 @@ print(events)
 """
 
 
-def test_openvino_asks_nobody_on_the_network(bundled: tuple[models.Classifier, Path]) -> None:
-    folder = str(bundled[1].parent / "variants")
+def test_openvino_asks_nobody_on_the_network(released: Path) -> None:
+    folder = str(released.parent / "variants")
     command = [sys.executable, "-c", OPENED, folder]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ["None", "[]"]
 
 
 def test_a_bundle_has_no_pickle_and_no_code_and_names_every_file(
-    bundled: tuple[models.Classifier, Path],
+    released: Path,
 ) -> None:
-    names = {path.name for path in bundled[1].iterdir()}
-    manifest = read_manifest(bundled[1])
+    names = {path.name for path in released.iterdir()}
+    manifest = read_manifest(released)
     assert names == {"manifest.json", *manifest["sha256"]}
     assert {Path(name).suffix for name in names} == {".json", ".onnx"}
     assert manifest["data"] == {"comments": "md5"}
@@ -181,7 +201,7 @@ def test_a_bundle_has_no_pickle_and_no_code_and_names_every_file(
 
 
 def test_the_predictor_runs_where_torch_and_transformers_cannot_be_imported(
-    bundled: tuple[models.Classifier, Path],
+    released: Path,
 ) -> None:
     program = f"""
 import sys
@@ -193,7 +213,7 @@ class Barred:
 sys.meta_path.insert(0, Barred())
 from pathlib import Path
 from undertone.predictor import Predictor
-print(Predictor.load(Path({str(bundled[1])!r})).predict(["the pay is fair"])[0]["labels"])
+print(Predictor.load(Path({str(released)!r})).predict(["the pay is fair"])[0]["labels"])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -201,31 +221,31 @@ print(Predictor.load(Path({str(bundled[1])!r})).predict(["the pay is fair"])[0][
 
 
 def test_odd_texts_get_a_row_each_that_says_what_became_of_them(
-    bundled: tuple[models.Classifier, Path],
+    released: Path,
 ) -> None:
     odd = ["", "  \u200b", "🙂", "not " * 5000, "=cmd", "\u202eabc", "\ud83d"]
-    rows = Predictor.load(bundled[1]).predict(odd)
+    rows = Predictor.load(released).predict(odd)
     assert [row["error"] for row in rows] == ["empty", "empty", None, None, None, None, None]
     assert [row["cut"] for row in rows] == [False, False, False, True, False, False, False]
     assert all(row["labels"] == [] and row["scores"] == {} and not row["abstained"] for row in rows[:2])
     assert rows[3]["tokens"] == tiny.SETTINGS["e5"].max_length
-    assert Predictor.load(bundled[1]).predict([]) == []
+    assert Predictor.load(released).predict([]) == []
 
 
 def test_a_text_that_is_too_long_is_refused_where_that_is_wished(
-    bundled: tuple[models.Classifier, Path],
+    released: Path,
 ) -> None:
     given = ["not " * 5000, "the pay is fair"]
-    refused = Predictor.load(bundled[1], long="refuse").predict(given)
+    refused = Predictor.load(released, long="refuse").predict(given)
     assert [row["error"] for row in refused] == ["too_long", None]
-    assert refused[1] == Predictor.load(bundled[1]).predict(given)[1]
+    assert refused[1] == Predictor.load(released).predict(given)[1]
 
 
 @pytest.mark.parametrize("name", ["int8.onnx", "tokenizer.json", "labels.json"])
 def test_a_changed_file_is_refused_before_it_is_loaded(
-    name: str, bundled: tuple[models.Classifier, Path], tmp_path: Path
+    name: str, released: Path, tmp_path: Path
 ) -> None:
-    for path in bundled[1].iterdir():
+    for path in released.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -238,10 +258,10 @@ def test_a_changed_file_is_refused_before_it_is_loaded(
 
 
 def test_an_unknown_variant_is_refused_with_those_there_are(
-    bundled: tuple[models.Classifier, Path],
+    released: Path,
 ) -> None:
     with pytest.raises(Problem, match=r"no variant 'int4'\. It has int8\."):
-        Predictor.load(bundled[1], variant="int4")
+        Predictor.load(released, variant="int4")
 
 
 def test_parity_counts_decisions_and_answers_apart() -> None:
@@ -257,9 +277,8 @@ def test_parity_counts_decisions_and_answers_apart() -> None:
     assert parity(good, good * 0.1 + 0.45, rule, truth)["abstains_alike"] == 0
 
 
-def test_the_manifest_is_the_same_for_the_same_model(tmp_path: Path) -> None:
-    model = models.create(tiny.SETTINGS["e5"], tiny.space(), tiny.start("e5", tmp_path))
-    model.fit(tiny.examples(100), VALIDATION, lambda *_: None, tmp_path / "state")
+def test_the_manifest_is_the_same_for_the_same_model(built: Built, tmp_path: Path) -> None:
+    model, _ = built("e5", False)
     manifests = []
     for attempt in ("one", "two"):
         bundle.write(
@@ -270,7 +289,7 @@ def test_the_manifest_is_the_same_for_the_same_model(tmp_path: Path) -> None:
 
 
 def test_a_change_of_the_plumbing_makes_no_other_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: set[Path] = set()
 
@@ -279,8 +298,7 @@ def test_a_change_of_the_plumbing_makes_no_other_bundle(
         return ""
 
     monkeypatch.setattr(code, "digest", digest)
-    model = models.create(tiny.SETTINGS["e5"], tiny.space(), tiny.start("e5", tmp_path))
-    model.fit(tiny.examples(100), VALIDATION, lambda *_: None, tmp_path / "state")
+    model, _ = built("e5", False)
     tiny.released(model, tmp_path / "bundle", candidate="e5", digests={})
     assert Path("undertone/models/e5.py") in counted
     assert not counted & code.PLUMBING

@@ -15,7 +15,6 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from undertone import packing
 from undertone.chat import Row
@@ -101,6 +100,8 @@ def test_loss_and_gradient_are_those_of_single_rows(
 
 
 def test_the_loss_is_the_one_of_trl_on_the_same_rows(model: Any) -> None:
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # seconds, each worker collects
+
     batch = rows(5)
     collate = DataCollatorForLanguageModeling(pad_token_id=0)
     given = collate(

@@ -114,9 +114,8 @@ def test_where_none_passes_there_is_no_release() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[models.Classifier, Path]:
-    folder = tmp_path_factory.mktemp("made")
-    return tiny.bundled("e5", folder), folder / "variants"
+def made(encoder: Path) -> tuple[models.Classifier, Path]:
+    return models.load(encoder / "model"), encoder / "variants"
 
 
 def parity(model: models.Classifier, found: Predictor) -> dict[str, Any]:

@@ -398,33 +398,38 @@ def test_only_the_newest_and_the_best_checkpoint_are_kept_and_none_holds_rows(tm
                     assert len(row["input_ids"]) < 4 or ids not in path.read_bytes()
 
 
-@pytest.mark.slow
-def test_a_training_killed_at_any_touch_of_its_folder_ends_as_if_it_was_not(tmp_path: Path) -> None:
-    killed = driven("_die_at_every_touch", tmp_path)
-    assert killed > 30
-
-
-@pytest.mark.slow
-def test_a_bert_killed_at_random_moments_ends_as_if_it_was_not(tmp_path: Path) -> None:
-    tiny.start("bert", tmp_path)
-    assert driven("_kill_at_random", tmp_path) == 4
-
-
-def driven(name: str, folder: Path) -> int:
-    """What the function `name` of this file returns in a process that ran nothing yet, so may fork."""
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """How often each of these functions killed a training that ended as if it was not, in a process that
+    ran nothing yet, so may fork."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("touched", "bert")]
+    tiny.start("bert", folders[1])
     done = subprocess.run(
-        [sys.executable, "-c", f"from tests import test_training as t; t._driver(t.{name})", folder],
+        [sys.executable, "-c", "from tests import test_training as t; t._driver()", *folders],
         env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
+    return dict(zip(("touches", "moments"), map(int, done.stdout.split()[-2:]), strict=True))
 
 
-def _driver(killing: Callable[[Path], int]) -> None:
+@pytest.mark.slow
+def test_a_training_killed_at_any_touch_of_its_folder_ends_as_if_it_was_not(
+    killed: dict[str, int],
+) -> None:
+    assert killed["touches"] > 30
+
+
+@pytest.mark.slow
+def test_a_bert_killed_at_random_moments_ends_as_if_it_was_not(killed: dict[str, int]) -> None:
+    assert killed["moments"] == 4
+
+
+def _driver() -> None:
     gc.freeze()
-    print(killing(Path(sys.argv[1])))
+    touched, bert = map(Path, sys.argv[1:])
+    print(_die_at_every_touch(touched), _kill_at_random(bert))
 
 
 def _fork(work: Callable[[], None]) -> int:

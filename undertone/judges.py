@@ -3,11 +3,13 @@ registered versions."""
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-import dvc.api
 import pandas as pd
+from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc_data.index import DataIndexError
 
 from undertone import compare, comparison, evaluation, registry, tables, tracking
 from undertone.errors import Problem
@@ -61,7 +63,7 @@ def _judge(name: str, source: str, rows: pd.DataFrame, folder: Path) -> Judge:
     )
     if revision:
         commit = compare.commit_of(revision, folder)
-        labels, scores = (_at(commit, file, folder, name) for file in files)
+        labels, scores = _at(commit, files, folder, name)
     else:
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:
@@ -70,17 +72,20 @@ def _judge(name: str, source: str, rows: pd.DataFrame, folder: Path) -> Judge:
     return LabelSpace.from_json(json.loads(labels)), pd.read_parquet(io.BytesIO(scores))
 
 
-def _at(commit: str, file: str, folder: Path, name: str) -> bytes:
-    """A file that DVC tracked at `commit`, from the cache or else the remote."""
-    try:
-        content: bytes = dvc.api.read(file, repo=str(folder), rev=commit, mode="rb")
-    except (DvcException, OSError):
-        raise Problem(
-            f"no {file} there, or it isn't in DVC's cache",
-            where=name,
-            remedy="Run `dvc pull`, or the experiment again.",
-        ) from None
-    return content
+def _at(commit: str, files: Sequence[str], folder: Path, name: str) -> list[bytes]:
+    """Files that DVC tracked at `commit`, from the cache or else the remote."""
+    there = DVCFileSystem(str(folder), rev=commit)  # seconds; dvc.api.read would open one for each file
+    found: list[bytes] = []
+    for file in files:
+        try:
+            found.append(there.read_bytes(file))
+        except (DvcException, DataIndexError, OSError):
+            raise Problem(
+                f"no {file} there, or it isn't in DVC's cache",
+                where=name,
+                remedy="Run `dvc pull`, or the experiment again.",
+            ) from None
+    return found
 
 
 def _registered(name: str, source: str, rows: pd.DataFrame, folder: Path) -> Judge:

@@ -133,7 +133,7 @@ def take(given: Sequence[Path], deciders: Sequence[str], params: Params) -> str:
                 lines += [f"{name}: {replaced:,} answers replace others that were given before"]
         for path, now in taken.items():
             now.save(path)
-        lines += [*_tracked(results), *_tracked(folder), "then `dvc repro` makes gold labels of them"]
+        lines += [*_tracked(results, folder), "then `dvc repro` makes gold labels of them"]
     return "\n".join(lines)
 
 
@@ -374,9 +374,12 @@ def _followed(
     ]
 
 
-def _tracked(folder: Path) -> list[str]:
-    pointer, remote = sharing.pointer_of(folder), sharing.track(folder)
-    to = f"the remote '{remote}'" if remote else "the default remote"
-    return [
-        f"{folder} is tracked by DVC: `git add {pointer}`, and `dvc push {pointer}` sends it to {to}"
-    ]
+def _tracked(*folders: Path) -> list[str]:
+    lines = []
+    for folder, remote in zip(folders, sharing.track(*folders), strict=True):
+        pointer = sharing.pointer_of(folder)
+        to = f"the remote '{remote}'" if remote else "the default remote"
+        lines += [
+            f"{folder} is tracked by DVC: `git add {pointer}`, and `dvc push {pointer}` sends it to {to}"
+        ]
+    return lines

@@ -63,7 +63,7 @@ def add(
     for path in new:
         with files.whole(targets[path]) as beside:
             shutil.copyfile(path, beside)
-    remote = track(folder)
+    [remote] = track(folder)
     lines = [f"{folder}: {len(_tables(folder))} files, {files.size(folder):,} bytes, tracked by DVC"]
     kept = kept_by_git(source)
     if push:
@@ -109,11 +109,11 @@ def _check(path: Path, target: Path, settings: Source | None, source: str) -> No
         )
 
 
-def track(folder: Path) -> str | None:
-    """Has DVC track a folder below data/; the remote that it goes to, None for the default."""
+def track(*folders: Path) -> list[str | None]:
+    """Has DVC track folders below data/; the remote that each goes to, None for the default."""
     # never `dvc remove` first, which forgets the remote that the output is pinned to
-    _dvc("add", str(folder))
-    return _pin(pointer_of(folder))
+    _dvc("add", *map(str, folders))
+    return [_pin(pointer_of(folder)) for folder in folders]
 
 
 def pointer_of(folder: Path) -> Path:

@@ -211,6 +211,7 @@ def _from_flags(
                 f"column '{header}' is no label of codebook {codebook.name}, which has"
                 f" {', '.join(space.labels)}",
                 where="params.yaml",
+                remedy="Name it among a label's `aliases`, and the `columns` of labels and gold each.",
             )
         folded = cells[f"cell.{header}"].str.strip().str.casefold()
         values[:, place] = folded.map(_FLAGS)

@@ -52,9 +52,7 @@ def read_delimited(path: Path, where: str, wanted: Wanted, encoding: str, delimi
         csv.field_size_limit(limit)
 
 
-def _delimited(
-    reader: Iterator[list[str]], wanted: Wanted, place: Place, delimiter: str
-) -> Grid:
+def _delimited(reader: Iterator[list[str]], wanted: Wanted, place: Place, delimiter: str) -> Grid:
     grid = Grid(place, wanted)
     at: list[int] = []
     width = 0

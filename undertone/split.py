@@ -89,7 +89,9 @@ def split(
         train = np.flatnonzero((fate == "train") & ~made)
         fate[np.delete(train, _stratified(flags[train], settings.train_rows, rng))] = BEYOND
     fate[orphans(rows, fate == "train")] = OUTSIDE
-    _check_parts(fate, flags, units(rows), space, settings, official=rows["part"].eq("validation").any())
+    _check_parts(
+        fate, flags, units(rows), space, settings, official=bool(rows["part"].eq("validation").any())
+    )
 
     part = fate[np.argsort(order)]
     result = table.assign(part=part)[np.isin(part, tables.PARTS)].reset_index(drop=True)

@@ -141,6 +141,13 @@ def test_the_difference_is_that_of_the_tables_figures(metric: comparison.Metric,
     assert (pair["n"], pair["groups"]) == (150, 50)
 
 
+def test_the_interval_is_of_the_difference_also_where_no_row_has_a_label() -> None:
+    truth = EYE[[0, 1] * 20]
+    decided = {"right": truth, "wrong": EYE[[1, 0] * 20]}
+    (found,) = compared(truth, decided, np.arange(40))
+    assert found["difference"] == {"value": 0.666667, "low": 0.666667, "high": 0.666667}
+
+
 def test_the_interval_of_a_difference_covers_it_and_is_narrower_than_two_unpaired_ones() -> None:
     rng = np.random.default_rng(5)
     covered, narrower = 0, 0

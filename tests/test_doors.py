@@ -207,5 +207,5 @@ def test_simulated_voters_answer_only_about_the_standin(tmp_path: Path) -> None:
 
 
 def test_without_voters_the_folder_is_not_empty(tmp_path: Path) -> None:
-    assert doors.nobody(tmp_path) == "no voters"
+    assert doors.nobody(tmp_path) == "nobody is asked"
     assert list(tmp_path.iterdir())

@@ -283,6 +283,11 @@ def test_the_cheaper_one_wins_where_no_difference_is_shown() -> None:
     )
 
 
+def test_a_slow_model_s_time_is_written_out() -> None:
+    shown = [evaluation.two_digits(one) for one in (0.0961, 1.23, 5.1, 80.0, 441.0, 12345.0)]
+    assert shown == ["0.096", "1.2", "5.1", "80", "440", "12,000"]
+
+
 def test_the_best_wins_where_its_equal_is_not_cheaper() -> None:
     found = chosen({"bert lora": 0.3})
     assert (found["champion"], found["equals"]) == ("bert", ["bert", "lora"])

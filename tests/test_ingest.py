@@ -103,6 +103,16 @@ def test_several_labels_in_one_cell_are_split(tmp_path: Path) -> None:
     assert label(table) == [[1, 1]]
 
 
+def test_a_cell_can_say_that_none_of_many_labels_applies(tmp_path: Path) -> None:
+    rows = "text|label\na|None\nb|\nc|none of these\nd|fair; cold"
+    table, *_ = comments(tmp_path, rows, labels=NAME, many=True)
+    assert label(table) == [[0, 0], ["-", "-"], [0, 0], [1, 1]]
+    with pytest.raises(Problem, match="Where none applies write none"):
+        comments(tmp_path, "text|label\na|fair; no", labels=NAME, many=True)
+    with pytest.raises(Problem, match="no label of codebook tiny"):  # one label a comment
+        comments(tmp_path, "text|label\na|none", labels=NAME)
+
+
 def test_a_value_outside_the_codebook_is_refused_without_being_shown(tmp_path: Path) -> None:
     with pytest.raises(Problem) as problem:
         comments(tmp_path, "text|label\na|fair\nb|secret", labels=NAME)

@@ -79,6 +79,13 @@ def test_a_label_without_rows_counts_as_zero_and_does_not_vanish() -> None:
     assert metrics.macro_f1(truth, truth) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_the_interval_is_of_what_the_value_says_also_where_no_row_has_a_label(many: bool) -> None:
+    truth = np.eye(3, dtype=bool)[[0, 1] * 10]
+    overall = evaluated(truth, truth, many=many)["overall"]
+    assert overall["macro_f1"] == {"value": 0.666667, "low": 0.666667, "high": 0.666667}
+
+
 def test_rows_of_one_author_are_drawn_together() -> None:
     rng = np.random.default_rng(3)
     right = np.repeat(rng.random(40) < 0.6, 25)  # an author is wholly right or wholly wrong

@@ -480,6 +480,13 @@ def test_what_label_noise_costs_is_told_and_that_no_way_gives_back_half_of_it() 
     assert "doubt: label noise" not in report.page(found)
 
 
+def test_a_mix_that_nobody_could_judge_is_told_from_one_that_is_not_better() -> None:
+    found = outcomes.results()
+    mixes = evaluation.kept({"validation": {}}, {"fair": "good"}, "macro_f1")
+    shown = report.page(dataclasses.replace(found, selection=found.selection | {"mixes": mixes}))
+    assert "| not kept: validation has no people's labels to judge it by |" in shown
+
+
 def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
     found, at, params = outcomes.results(), tmp_path / "reports", read_params()
     for name, content in {

@@ -584,6 +584,9 @@ def test_rows_are_asked_about_once_and_a_queue_of_others_is_taken(
     assert all(len(task["predictions"]) == 1 for task in tasks)
     assert cli.main(["review", "--queue", "queue.parquet"]) == 1
     assert "no row is left to ask about" in capsys.readouterr().err
+    queue.assign(id=["001", "004", "003"]).to_parquet("queue.parquet")
+    assert cli.main(["review", "--queue", "queue.parquet", "--out", "more.xlsx"]) == 0
+    assert "2 of the queue left out, as people were asked about them before" in capsys.readouterr().out
     queue.assign(id=["001", "002", "nobody"]).to_parquet("queue.parquet")
     assert cli.main(["review", "--queue", "queue.parquet"]) == 1
     assert "1 of 3 rows are not among the comments" in capsys.readouterr().err
@@ -592,8 +595,8 @@ def test_rows_are_asked_about_once_and_a_queue_of_others_is_taken(
     assert "random rows of several inclusion probabilities" in capsys.readouterr().err
     assert cli.main(["review", "--rows", "0", "--random", "100"]) == 0
     rest = review.Asked.load(Path("data/review/standin/review-1.parquet")).rows
-    assert len(rest) == 57
-    assert not rest["id"].isin(["001", "002", "003"]).any()
+    assert len(rest) == 56
+    assert not rest["id"].isin(["001", "002", "003", "004"]).any()
     codebook = Path("codebooks/gender.yaml")
     codebook.write_text(codebook.read_text().replace("irrelevant", "off_topic"))
     assert cli.main(["review", "--rows", "0", "--random", "100"]) == 0  # of other labels: asked anew

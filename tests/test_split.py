@@ -228,6 +228,19 @@ def test_an_official_split_that_lacks_a_label_in_its_test_part_is_refused() -> N
         cut(table, ONE, how())
 
 
+def test_an_official_validation_part_that_lacks_a_label_may_be_drawn_anew() -> None:
+    table = official()
+    missing = table["part"] == "validation"
+    table.loc[missing, "label.angry"], table.loc[missing, "label.calm"] = 0, 1
+    with pytest.raises(
+        Problem, match=r"validation part holds no row of 'angry'.* list its values under `train`"
+    ):
+        cut(table, ONE, how())
+    table.loc[missing, "part"] = "train"
+    parts, _ = cut(table, ONE, how())
+    assert tables.judged(parts[parts["part"] == "validation"], "label", ONE).any(axis=0).all()
+
+
 def test_an_official_split_whose_training_rows_all_repeat_the_test_is_refused() -> None:
     table = comments(["calm", "angry"] * 6, part=["train"] * 6 + ["test"] * 6, repeat=[*range(6)] * 2)
     with pytest.raises(Problem, match="the train part holds no row of 'calm'"):

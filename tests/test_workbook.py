@@ -578,7 +578,7 @@ def test_csv_fields_stay_as_written(tmp_path: Path, content: bytes, texts: list[
         (b'id,text,posted\n1,"a,\n2,b,\n', "unexpected end of data"),
         (b"id,text,posted\n1,a,\n2,b", "cut off"),
         (b'id,text,posted\n1,"a" b,\n', "line 2"),
-        (b"id;text;posted\n1;a;\n", "no column 'text'"),
+        (b"id;text;posted\n1;a;\n", "no ',', but has ';'. Set the source's `delimiter` to ';'."),
         (b"id,text,posted\n1,\xd6\xd0,\n", "byte 18, in line 2, is not utf-8"),
         (b"id,text,posted,text\n1,a,,b\n", "column 'text' stands 2 times"),
     ],

@@ -77,10 +77,12 @@ def compare(
     )  # [groups, candidates, parts]
     units = len(sums)
     drawn = metrics.resampled(sums.reshape(units, -1), draws, rng)
-    # a draw without any row of a label says nothing of that label
-    spread = _value(drawn.reshape(draws, *sums.shape[1:]), absent=np.nan)
+    total = sums.sum(axis=0)
+    # a draw without any row of a label says nothing of that label, unless no row has it at all
+    absent = np.where(np.split(total, 2, axis=-1)[1] > 0, np.nan, 0.0)
+    spread = _value(drawn.reshape(draws, *sums.shape[1:]), absent)
     one, other = (np.array([names.index(pair[at]) for pair in pairs]) for at in (0, 1))
-    value = _value(sums.sum(axis=0))
+    value = _value(total)
     difference = value[one] - value[other]
     low, high = metrics.interval(spread[:, one] - spread[:, other], units)
     p = _swapped(sums[:, one], sums[:, other], rng)
@@ -163,8 +165,9 @@ def _parts(truth: Flags, decided: Flags, right: Rows, metric: Metric) -> Parts:
     return np.hstack([hits, either])
 
 
-def _value(sums: Parts, absent: float = 0.0) -> NDArray[np.float64]:
-    """`absent`: the F1 of a label without any row, true or decided; NaN leaves it out of the mean."""
+def _value(sums: Parts, absent: float | NDArray[np.float64] = 0.0) -> NDArray[np.float64]:
+    """`absent`: the F1 of a label (each, or [candidates, labels]) without any row, true or decided; NaN
+    leaves it out of the mean."""
     part, whole = np.split(sums, 2, axis=-1)
     each = np.divide(part, whole, out=np.full(part.shape, absent), where=whole > 0)
     known = ~np.isnan(each)

@@ -46,8 +46,8 @@ def from_files(source: str, folder: Path, out: Path, *, requests: str = "request
         raise Problem(
             f"no answers to the requests of '{source}'{hint}",
             where=str(folder),
-            remedy=f"Send data/{source}/{requests}/*.jsonl to your provider, put the files that come "
-            f"back there (any names, error files too), `dvc add {folder}`, and run `dvc repro` again.",
+            remedy=f"Send data/{source}/{requests}/*.jsonl to your provider, put what comes back into "
+            f"that folder (any names, error files too), `dvc add {folder}`, and run `dvc repro` again.",
         )
     for path in found:
         for _ in batch.read(path):  # told here, where the file can be mended
@@ -237,9 +237,9 @@ def _note(sending: Mapping[str, Any]) -> None:
 
 
 def nobody(out: Path) -> str:
-    """No voters: the labels came with the table."""
+    """No voters, for the labels came with the table; or no writer, for no rows are wanted."""
     write_json(out / "none.json", {"voters": []})  # DVC keeps no empty folder apart from a missing one
-    return "no voters"
+    return "nobody is asked"
 
 
 def _visible(path: Path, folder: Path) -> bool:

@@ -468,12 +468,17 @@ def _chosen(
     return winner, equals, why
 
 
+def two_digits(value: float) -> str:
+    """Rounded, and written out: 440, where `.2g` writes 4.4e+02."""
+    return f"{float(f'{value:.2g}'):,g}"
+
+
 def _cheaper(winner: str, equals: Sequence[str], costs: Costs) -> str:
     """`which is cheaper (1.2 ms against 5.1 ms)`: why the winner won among the best's equals."""
     best, *near = equals
     against = best if winner != best else min(near, key=lambda name: costs[name]["ms"])
     ms, other = costs[winner]["ms"], costs[against]["ms"]
-    figures = f"{ms:.2g} ms against {other:.2g} ms"
+    figures = f"{two_digits(ms)} ms against {two_digits(other)} ms"
     if max(ms, other) <= min(ms, other) * (1 + NOISE):
         size, its = costs[winner]["bytes"] / 1e6, costs[against]["bytes"] / 1e6
         figures = f"about as fast, {size:.3g} MB against {its:.3g} MB"

@@ -21,6 +21,7 @@ from undertone.workbook import read_files
 
 SHOWN = 5  # bad cells named in a problem
 SEPARATOR = ";"  # between several labels in one cell; ； counts as the same
+NONE = ("none", "none of these")  # of many labels, as voters and reviewers say it; a blank says nothing
 
 Matrix = NDArray[np.float64]  # [n, labels]: 0 or 1, NaN all along a row without labels
 _FLAGS = {
@@ -159,6 +160,7 @@ def labelled(
         for header in columns.columns:
             one, fault = _from_names(cells[f"cell.{header}"], columns.separator, codebook)
             what = f"no label of codebook {codebook.name}, which has {', '.join(space.labels)}"
+            what += f". Where none applies write {NONE[0]}" * space.many
             bad += _bad(cells, fault, header, "value outside the codebook", what)
             matrices.append(one)
             answers[header] = _columns(one, f"annotator.{header}", space, cells.index)
@@ -189,6 +191,9 @@ def _from_names(
             continue
         pieces = [value]
         if space.many and label_of(value, spellings) is None:
+            if value.strip().casefold() in NONE:
+                each[place] = 0
+                continue
             pieces = [piece for piece in re.split(split_at, value) if piece.strip()]
         found = [label_of(piece, spellings) for piece in pieces]
         wrong[place] = not found or None in found
@@ -211,6 +216,7 @@ def _from_flags(
                 f"column '{header}' is no label of codebook {codebook.name}, which has"
                 f" {', '.join(space.labels)}",
                 where="params.yaml",
+                remedy="Name it among a label's `aliases`, and the `columns` of labels and gold each.",
             )
         folded = cells[f"cell.{header}"].str.strip().str.casefold()
         values[:, place] = folded.map(_FLAGS)

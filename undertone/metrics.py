@@ -85,8 +85,9 @@ def evaluate(
     by_group = summed(rows, groups)
     total, again = by_group.sum(axis=0), resampled(by_group, draws, rng)
     value = _figures(total, space)
-    # a draw without any row of a label says nothing of that label, least of all that its F1 is 0
-    drawn = _figures(again, space, absent=np.nan)
+    # a draw without any row of a label says nothing of that label, least of all that its F1 is 0; of
+    # one that no row has the value says 0, and its interval is of that
+    drawn = _figures(again, space, np.where((truth | decided).any(axis=0), np.nan, 0.0))
     spread = {name: interval(drawn[name], len(by_group)) for name in value}
     if not np.isnan(value[_ECE]):
         spread[_ECE] = _of_distance(spread[_ECE], _gaps(again, space), _gaps(total, space))
@@ -117,13 +118,13 @@ def evaluate(
 
 
 def precision_recall_f1(
-    tp: Sums, fp: Sums, fn: Sums, absent: float = 0.0
+    tp: Sums, fp: Sums, fn: Sums, absent: float | NDArray[np.float64] = 0.0
 ) -> dict[str, NDArray[np.float64]]:
     """`label_`, `micro_`, `macro_` and `weighted_` precision, recall and F1 of true and false positives
     and false negatives [..., labels].
 
-    `absent`: what the figures of a label without any row, true or decided, are taken to be; NaN leaves
-    it out of the averages.
+    `absent`: what the figures of a label (each, or [labels]) without any row, true or decided, are taken
+    to be; NaN leaves it out of the averages.
     """
     support = tp + fn
     nowhere = tp + fp + fn == 0
@@ -351,8 +352,8 @@ def _log_losses(truth: Flags, scores: Scores, *, many: bool) -> NDArray[np.float
     return losses
 
 
-def _figures(sums: Sums, space: LabelSpace, absent: float = 0.0) -> Figures:
-    """`absent`: what the figures of a label without any row, true or decided, are taken to be."""
+def _figures(sums: Sums, space: LabelSpace, absent: float | NDArray[np.float64] = 0.0) -> Figures:
+    """`absent`: as `precision_recall_f1` has it."""
     count = len(space.labels)
     tp, fp, fn, wrong = (sums[..., part * count : (part + 1) * count] for part in range(4))
     of = {name: sums[..., 4 * count + place] for place, name in enumerate(_OF_ROWS)}

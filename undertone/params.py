@@ -69,9 +69,10 @@ class Sample(Section):
 class LabelColumns(Section):
     """Where labels stand in a table.
 
-    `name`: one column that holds the label's id, name, code or alias (several, split at
-    `separator`, where the codebook allows many). `flags`: a 0/1 column a label; with no columns
-    named, those called like the labels. `annotators`: a `name` column for each person.
+    `name`: one column that holds the label's id, name, code or alias (where the codebook allows many
+    also several, split at `separator`, or `none`; a blank cell says nothing). `flags`: a 0/1 column a
+    label; with no columns named, those called like the labels. `annotators`: a `name` column for each
+    person.
     """
 
     form: Literal["name", "flags", "annotators"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from undertone import files, metrics
-from undertone.evaluation import BASELINES
+from undertone.evaluation import BASELINES, two_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -339,7 +339,8 @@ def pareto(
             ],
         )
     shown = ", ".join(
-        f"{name} ({f1[name]:.3f} at {ms[name]:.2g} ms, {sizes[name] / 1e6:.3g} MB)" for name in front
+        f"{name} ({f1[name]:.3f} at {two_digits(ms[name])} ms, {sizes[name] / 1e6:.3g} MB)"
+        for name in front
     )
     return f"No model is both better and faster than {shown}."
 

@@ -41,7 +41,7 @@ def read_delimited(path: Path, where: str, wanted: Wanted, encoding: str, delimi
     limit = csv.field_size_limit(MAX_FIELD)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        return _delimited(reader, wanted, place)
+        return _delimited(reader, wanted, place, delimiter)
     except csv.Error as error:
         raise Problem(
             f"line {reader.line_num}: {error}",
@@ -52,7 +52,7 @@ def read_delimited(path: Path, where: str, wanted: Wanted, encoding: str, delimi
         csv.field_size_limit(limit)
 
 
-def _delimited(reader: Iterator[list[str]], wanted: Wanted, place: Place) -> Grid:
+def _delimited(reader: Iterator[list[str]], wanted: Wanted, place: Place, delimiter: str) -> Grid:
     grid = Grid(place, wanted)
     at: list[int] = []
     width = 0
@@ -61,6 +61,7 @@ def _delimited(reader: Iterator[list[str]], wanted: Wanted, place: Place) -> Gri
             continue
         if row == wanted.header:
             width = len(fields)
+            check_delimiter(fields, wanted, delimiter, str(place), "Set the source's `delimiter` to")
             at = wanted.among(fields, place)
         elif not fields:
             grid.blank += 1
@@ -71,6 +72,17 @@ def _delimited(reader: Iterator[list[str]], wanted: Wanted, place: Place) -> Gri
     if not at:
         wanted.among([], place)
     return grid
+
+
+def check_delimiter(
+    header: Sequence[str], wanted: Wanted, delimiter: str, where: str, remedy: str
+) -> None:
+    """`Problem` where a header of one cell, which isn't wanted, is apart at another delimiter: Excel
+    writes the one of its country."""
+    other = next((one for one in ";\t|," if len(header) == 1 and one in header[0]), None)
+    if other and not any(column.fits(header[0]) for column in wanted.columns):
+        what = f"its header has no '{delimiter}', but has '{other}'"
+        raise Problem(what, where=where, remedy=f"{remedy} '{other}'.")
 
 
 def read_jsonl(path: Path, where: str, wanted: Wanted, encoding: str) -> Grid:

@@ -701,7 +701,7 @@ def _mixes(mixes: Mapping[str, Any], evaluated: Mapping[str, Any], chosen: Mappi
                 ),
                 _signed(kept["difference"]) if kept and kept["difference"] else "",
                 _p(kept["p_holm"]) if kept else "",
-                ("**kept**" if kept["kept"] else "not kept") if kept else "",
+                _kept(kept) if kept else "",
             )
         )
     figures = (
@@ -710,6 +710,12 @@ def _mixes(mixes: Mapping[str, Any], evaluated: Mapping[str, Any], chosen: Mappi
     )
     head = ("candidate", "mix", "training rows", *figures, "difference", "p (Holm)", "")
     return _table(head, lines)
+
+
+def _kept(mix: Mapping[str, Any]) -> str:
+    if mix["difference"] is None:
+        return "not kept: validation has no people's labels to judge it by"
+    return "**kept**" if mix["kept"] else "not kept"
 
 
 def _pseudo(told: Mapping[str, Any]) -> str:

@@ -75,9 +75,11 @@ def ask(wish: Wish, params: Params) -> str:
         table = _split(source)
         if given is None:
             rng = np.random.default_rng([params.seed, len(known)])
-            queue = _queue(comments, table, judges, done, wish, rng)
+            queue, left = _queue(comments, table, judges, done, wish, rng), 0
         else:
-            queue = _queued(given, comments, done)
+            whole = _queued(given, comments)
+            queue = whole[~whole["id"].isin(done)].reset_index(drop=True)
+            left = len(whole) - len(queue)
         if queue.empty:
             raise Problem("no row is left to ask about", where=str(folder))
         said = _suggested(table, judges) if judges else {}
@@ -91,6 +93,7 @@ def ask(wish: Wish, params: Params) -> str:
             f"{path}: {len(queue):,} rows for {' and '.join(question.reviewers)}{told}",
             "; ".join(f"{arm} {count:,}" for arm, count in sorted(counts.items()))
             + (f" (each of the others with a probability of {drawn.iloc[0]:.4f})" if len(drawn) else ""),
+            *([f"{left:,} of the queue left out, as people were asked about them before"] * bool(left)),
             *_tracked(folder),
         ]
     return "\n".join(lines)
@@ -271,7 +274,7 @@ def _queue(
     return queues.queue([one for one in comments["id"] if one not in done], arms, wish.random, rng)
 
 
-def _queued(path: Path, comments: pd.DataFrame, done: set[str]) -> pd.DataFrame:
+def _queued(path: Path, comments: pd.DataFrame) -> pd.DataFrame:
     """A queue that was made elsewhere; `Problem` where its rows can't be asked about."""
     queue = tables.read(path, ("id", "arm", "inclusion"))[["id", "arm", "inclusion"]]
     unknown = int((~queue["id"].isin(comments["id"])).sum())
@@ -281,7 +284,7 @@ def _queued(path: Path, comments: pd.DataFrame, done: set[str]) -> pd.DataFrame:
         raise Problem("an inclusion probability outside 0..1", where=str(path))
     if queue.loc[queue["arm"] == queues.RANDOM, "inclusion"].nunique() > 1:  # whose is any other row's?
         raise Problem("random rows of several inclusion probabilities", where=str(path))
-    return queue[~queue["id"].isin(done)].reset_index(drop=True)
+    return queue
 
 
 def _question(

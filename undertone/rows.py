@@ -175,8 +175,7 @@ class _Lines:
 def _records(lines: _Lines, table: Table) -> Iterator[list[str]]:
     """RFC 4180; asks for no line before it is needed, so that `lines.at` is where the next begins."""
     csv.field_size_limit(plain.MAX_FIELD)
-    delimiter = table.delimiter or ("\t" if table.path.suffix.lower() in (".tsv", ".tab") else ",")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=_delimiter(table), strict=True)
     try:
         yield from reader
     except csv.Error as error:
@@ -191,9 +190,7 @@ def _delimited(table: Table, at: int, first: int) -> Iterator[Row]:
     with table.path.open("rb") as file:
         lines = _Lines(file, table.name)
         names = next(_records(lines, table), [])
-        if len(names) == 1 and table.text not in names and (other := _delimiter(names[0])):
-            what = f"its header has no '{table.delimiter or ','}', but has '{other}'"
-            raise Problem(what, where=table.name, remedy=f"Set --delimiter '{other}'.")
+        plain.check_delimiter(names, table.wanted, _delimiter(table), table.name, "Set --delimiter")
         places = table.wanted.among(names, Place(table.name))
         if at:
             lines = _Lines(file, table.name, at)
@@ -208,8 +205,8 @@ def _delimited(table: Table, at: int, first: int) -> Iterator[Row]:
             start = lines.at
 
 
-def _delimiter(header: str) -> str | None:
-    return next((one for one in (";", "\t", "|", ",") if one in header), None)
+def _delimiter(table: Table) -> str:
+    return table.delimiter or ("\t" if table.path.suffix.lower() in (".tsv", ".tab") else ",")
 
 
 def _jsonl(table: Table, at: int, first: int) -> Iterator[Row]:

@@ -89,7 +89,9 @@ def split(
         train = np.flatnonzero((fate == "train") & ~made)
         fate[np.delete(train, _stratified(flags[train], settings.train_rows, rng))] = BEYOND
     fate[orphans(rows, fate == "train")] = OUTSIDE
-    _check_parts(fate, flags, units(rows), space, settings)
+    _check_parts(
+        fate, flags, units(rows), space, settings, official=bool(rows["part"].eq("validation").any())
+    )
 
     part = fate[np.argsort(order)]
     result = table.assign(part=part)[np.isin(part, tables.PARTS)].reset_index(drop=True)
@@ -436,22 +438,33 @@ def _check_largest(unit: Numbers, train: float) -> None:
 
 
 def _check_parts(
-    part: NDArray[np.object_], flags: Counts, unit: Numbers, space: LabelSpace, settings: params.Split
+    part: NDArray[np.object_],
+    flags: Counts,
+    unit: Numbers,
+    space: LabelSpace,
+    settings: params.Split,
+    *,
+    official: bool,
 ) -> None:
+    """`official`: the validation part is the table's own."""
     problems = []
     for column, label in enumerate(space.labels):
         carriers = len(np.unique(unit[(flags[:, column] > 0)]))
         for name in tables.PARTS:
             if not flags[part == name, column].any():
-                beyond = name == "train" and settings.train_rows is not None
+                remedy = "Label more rows of it, or merge or drop it in the codebook."
+                if name == "train" and settings.train_rows is not None:
+                    remedy = "Raise split.train_rows."
+                elif name == "validation" and official:
+                    remedy += (
+                        " Or list its values under `train` in ingest's `split`: then it is drawn anew."
+                    )
                 problems.append(
                     Problem(
                         f"the {name} part holds no row of '{label}', which is in {carriers} units of "
                         "authors and repeats",
                         where="split",
-                        remedy="Raise split.train_rows."
-                        if beyond
-                        else "Label more rows of it, or merge or drop it in the codebook.",
+                        remedy=remedy,
                     )
                 )
     if problems:

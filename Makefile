@@ -29,7 +29,7 @@ pictures: $(READY) ## see this repository's runs and registry in a browser, into
 	@UNDERTONE_PICTURES=1 $(BIN)/pytest -m services tests/test_browser.py
 
 docs: $(READY) ## put the stand-in's leaderboard into the README
-	@$(BIN)/python -m undertone.report
+	@$(BIN)/python -m undertone.reporting.report
 
 hooks: ## refuse commits that hold data
 	@git config core.hooksPath .githooks

@@ -31,8 +31,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from undertone import closed, encoder, generation, latency, packing
-from undertone.chat import Row
+from undertone.deployment import latency
+from undertone.networks import closed, encoder, generation, packing
+from undertone.networks.chat import Row
 
 VOCABULARY, INSTRUCTION, LABELS, WRITTEN = 32_000, 300, 4, 8
 BATCH = 32  # rows that a GPU generates for at once

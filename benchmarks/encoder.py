@@ -39,10 +39,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from undertone import backends, bases, bundle, cores, latency, metrics, models, tables
+from undertone import models, tables
+from undertone.deployment import backends, bundle, cores, latency
+from undertone.deployment.predictor import Predictor
 from undertone.labels import LabelSpace, Scores, activated
+from undertone.measures import metrics
+from undertone.networks import bases
 from undertone.params import read_params
-from undertone.predictor import Predictor
 
 LENGTHS = (12, 31, 128)
 LONGEST, BATCH = 128, 32

@@ -29,8 +29,9 @@ import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
-from undertone import losses, models
-from undertone import onnx as graphs
+from undertone import models
+from undertone.deployment import onnx as graphs
+from undertone.tuning import losses
 
 VARIANTS = ("int8", "int8_7bit")
 LONGEST = 160  # characters: long texts take minutes

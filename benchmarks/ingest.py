@@ -42,8 +42,8 @@ def write(path: Path, rows: int) -> None:
 
 
 def ours(folder: Path) -> int:
-    from undertone import ingest
     from undertone.codebook import Codebook, Label
+    from undertone.corpus import ingest
     from undertone.params import LabelColumns, Source
 
     codebook = Codebook(
@@ -76,7 +76,7 @@ def timed(read: Callable[[Path], int], folder: Path) -> tuple[float, float]:
     """Seconds without imports, and the process's peak memory in MB."""
     import pandas  # noqa: F401
 
-    from undertone import ingest  # noqa: F401
+    from undertone.corpus import ingest  # noqa: F401
 
     started = time.perf_counter()
     read(folder)

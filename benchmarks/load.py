@@ -41,8 +41,8 @@ import numpy as np
 import uvloop
 from pydantic_core import to_json
 
-from undertone import latency
-from undertone.predictor import Predictor
+from undertone.deployment import latency
+from undertone.deployment.predictor import Predictor
 
 PATIENCE = 10.0  # seconds until an answer is late
 HOST = "127.0.0.1"

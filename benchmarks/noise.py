@@ -24,9 +24,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from undertone import doubts, metrics, models, tables
+from undertone import models, tables
+from undertone.augmentation import doubts
 from undertone.labels import LabelSpace
 from undertone.learning import Learner
+from undertone.measures import metrics
 from undertone.models.e5 import Model
 from undertone.params import Folds, Params, read_params
 

@@ -34,8 +34,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from undertone import decoder, encoder, latency, packing
-from undertone.chat import Row
+from undertone.deployment import latency
+from undertone.networks import decoder, encoder, packing
+from undertone.networks.chat import Row
 
 INSTRUCTION, LENGTH, ANSWER = 300, 512, 2
 

@@ -20,7 +20,7 @@ from itertools import combinations
 
 import numpy as np
 
-from undertone import repeats
+from undertone.corpus import repeats
 
 SEED = 13
 SIMILARITY, SHINGLE = 0.8, 5

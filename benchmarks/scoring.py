@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from undertone import latency
+from undertone.deployment import latency
 
 ENGINES = ("local-1", "local-2", "ray-1", "ray-2")
 _RUN = """

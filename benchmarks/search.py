@@ -35,9 +35,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from undertone import embeddings, repeats, search
 from undertone.codebook import label_of, read_codebook
+from undertone.corpus import repeats
+from undertone.networks import embeddings
 from undertone.params import read_params
+from undertone.people import search
 
 KNOWN = (0, 1, 2, 5, 10, 20, 50)
 ROWS, ROUND = 100, 25

@@ -25,7 +25,7 @@ import pandas as pd
 
 from undertone.codebook import read_codebook
 from undertone.params import Voter
-from undertone.request import Ballot
+from undertone.voters.request import Ballot
 
 CODEBOOK = Path("codebooks/gender.yaml")
 
@@ -51,8 +51,8 @@ def ballot() -> Ballot:
 
 
 def request(folder: Path) -> None:
-    from undertone import request
     from undertone.params import Provider
+    from undertone.voters import request
 
     table = pd.read_parquet(folder / "comments.parquet")
     providers = {"away": Provider(url="https://a.b/v1", key="K", lines=5000, bytes=10**9, may_read=[])}
@@ -73,8 +73,8 @@ def loose_request(folder: Path) -> None:
 
 
 def collect(folder: Path) -> None:
-    from undertone import collect
     from undertone.params import Collect
+    from undertone.voters import collect
 
     one = ballot()
     asked = pd.read_parquet(folder / "requests" / "asked.parquet")
@@ -104,8 +104,8 @@ JOBS: tuple[Callable[[Path], None], ...] = (request, loose_request, collect, loo
 
 def timed(job: Callable[[Path], None], folder: Path) -> tuple[float, float]:
     """Seconds without imports, and the process's peak memory in MB."""
-    import undertone.collect
-    import undertone.request  # noqa: F401
+    import undertone.voters.collect
+    import undertone.voters.request  # noqa: F401
 
     started = time.perf_counter()
     job(folder)

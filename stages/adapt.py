@@ -15,7 +15,7 @@ def main(params: Params, *, wanted: Path, base: Path, comments: Path, split: Pat
         if content is None:
             write_json(folder / "adapted.json", {"adapted": False})
             return "the base as it is"
-        from undertone import adapt
+        from undertone.tuning import adapt
 
         table = tables.read(comments, ("id", "text", "group", "part", "repeat"))
         texts = adapt.readable(table, tables.read(split, ("id", "part")), params.clean)

@@ -3,10 +3,11 @@ what was sent for them, to whom."""
 
 from pathlib import Path
 
-from undertone import doors, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import whole
 from undertone.params import Params
+from undertone.voters import doors
 
 
 def main(

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from undertone import audit, stage
+from undertone import stage
 from undertone.errors import Problem
 from undertone.files import root, write_json
-from undertone.needles import Needles, public_texts, read
 from undertone.params import Params
+from undertone.privacy import audit
+from undertone.privacy.needles import Needles, public_texts, read
 
 
 def main(

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from undertone import filters, jury, split, stage, tables, writing
+from undertone import stage, tables
+from undertone.augmentation import filters, jury, writing
+from undertone.corpus import split
 from undertone.files import whole, write_json
 from undertone.labels import LabelSpace
 from undertone.params import Params

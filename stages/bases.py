@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from undertone import bases, stage
+from undertone import stage
 from undertone.files import read_json, size, whole
+from undertone.networks import bases
 from undertone.params import Params
 
 

@@ -3,10 +3,12 @@ run on one machine."""
 
 from pathlib import Path
 
-from undertone import cores, fresh, language, latency, stage
+from undertone import stage
+from undertone.deployment import cores, fresh, latency
+from undertone.deployment.predictor import Predictor, family, read_manifest
 from undertone.files import write_json
+from undertone.networks import language
 from undertone.params import Params
-from undertone.predictor import Predictor, family, read_manifest
 
 
 def main(params: Params, *, candidates: Path, variants: Path, out: Path) -> str:

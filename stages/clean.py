@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from undertone import clean, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
+from undertone.corpus import clean
 from undertone.params import Params
 
 

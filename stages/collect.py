@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from undertone import collect, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
+from undertone.corpus.ledger import Ledger
 from undertone.files import whole, write_json
-from undertone.ledger import Ledger
 from undertone.params import Params
-from undertone.request import ASKED
+from undertone.voters import collect
+from undertone.voters.request import ASKED
 
 
 def main(

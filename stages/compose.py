@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from undertone import compose, stage, tables
+from undertone import stage, tables
+from undertone.augmentation import compose
+from undertone.corpus.split import NEEDS
 from undertone.files import read_json, write_json
 from undertone.labels import LabelSpace
 from undertone.params import Mix, Params
-from undertone.split import NEEDS
 
 
 def main(
@@ -32,7 +33,7 @@ def main(
         added[compose.GOLD] = compose.outside(given, rows, everything, space, params.split, params.clean)
     table = compose.compose(rows, space, weights, params.clean, added=added)
     if weights.doubts:
-        from undertone import doubts
+        from undertone.augmentation import doubts
 
         judge = doubts.judge(params.tfidf, space, params.calibrate, seed=params.seed)
         train = table[table["part"] == "train"]

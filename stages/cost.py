@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from undertone import cores, language, latency, models, stage
+from undertone import models, stage
+from undertone.deployment import cores, latency
 from undertone.files import write_json
+from undertone.networks import language
 from undertone.params import Params
 
 

@@ -3,12 +3,13 @@ the reason why a mix doubts or doesn't."""
 
 from pathlib import Path
 
-from undertone import doubts, stage, tables
+from undertone import stage, tables
+from undertone.augmentation import doubts
+from undertone.corpus.split import NEEDS
 from undertone.errors import Problem
 from undertone.files import write_json
 from undertone.labels import LabelSpace
 from undertone.params import Params
-from undertone.split import NEEDS
 
 TESTED = "validation"  # as in all that is chosen
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from undertone import evaluation, stage, tables
+from undertone import stage, tables
 from undertone.files import write_json
 from undertone.labels import LabelSpace
+from undertone.measures import evaluation
 from undertone.params import Params
 
 

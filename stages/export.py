@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from undertone import bundle, models, onnx, stage, tables, tracking
+from undertone import models, stage, tables
+from undertone.deployment import bundle, onnx
+from undertone.deployment.predictor import Predictor, family
 from undertone.files import md5, whole
 from undertone.params import Params
-from undertone.predictor import Predictor, family
+from undertone.records import tracking
 
 
 def main(params: Params, *, source: str, encoder: Path, comments: Path, out: Path) -> str:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from undertone import silver, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import read_json, write_json
 from undertone.params import Params
+from undertone.voters import silver
 
 
 def main(

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-from undertone import doors, ghostwriter, split, stage, tables, writing
+from undertone import stage, tables
+from undertone.augmentation import ghostwriter, writing
 from undertone.codebook import read_codebook
+from undertone.corpus import split
 from undertone.files import whole
 from undertone.labels import LabelSpace
 from undertone.params import Params
+from undertone.voters import doors
 
 NAME = "generate"
 

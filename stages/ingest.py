@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from undertone import ingest, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
+from undertone.corpus import ingest
 from undertone.params import Params
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from undertone import models, stage
+from undertone.annotation.prompts import Instruction
 from undertone.codebook import read_codebook
 from undertone.files import write_json
 from undertone.labels import LabelSpace
 from undertone.params import Asked, Params
-from undertone.prompts import Instruction
 
 
 def main(params: Params, *, codebook: Path, labels: Path, recipe: Path, out: Path) -> str:

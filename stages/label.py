@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from undertone import review, silver, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import whole
 from undertone.params import Params
+from undertone.people import review
+from undertone.voters import silver
 
 
 def main(

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from undertone import pictures, stage
+from undertone import stage
 from undertone.files import read_json, whole
 from undertone.params import Params
+from undertone.reporting import pictures
 
 
 def main(

@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from undertone import compose, models, prevalence, review, silver, stage, tables
+from undertone import models, stage, tables
+from undertone.augmentation import compose
 from undertone.codebook import read_codebook
 from undertone.files import read_json, write_json
+from undertone.measures import prevalence
 from undertone.params import Params
+from undertone.people import review
+from undertone.voters import silver
 
 
 def main(

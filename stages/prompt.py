@@ -4,11 +4,14 @@ examples; and the record of what leaves."""
 from dataclasses import asdict
 from pathlib import Path
 
-from undertone import request, split, stage, tables, writing
+from undertone import stage, tables
+from undertone.augmentation import writing
 from undertone.codebook import read_codebook
+from undertone.corpus import split
 from undertone.files import whole, write_json
 from undertone.labels import LabelSpace
 from undertone.params import Params
+from undertone.voters import request
 
 
 def main(

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from undertone import compose, learning, models, pseudo, stage, tables
+from undertone import learning, models, stage, tables
+from undertone.augmentation import compose, pseudo
+from undertone.corpus.split import NEEDS
 from undertone.files import read_json, remove, write_json
 from undertone.labels import LabelSpace, Scores
 from undertone.params import Mix, Params
-from undertone.split import NEEDS
 
 STATE = Path("models/.state")  # of trainings under way: private, and gone when they are done
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from undertone import registry, stage
+from undertone import stage
 from undertone.files import read_json, write_json
 from undertone.params import Params
+from undertone.records import registry
 
 
 def main(

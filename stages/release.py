@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from undertone import latency, release, stage
+from undertone import stage
+from undertone.deployment import latency, release
+from undertone.deployment.predictor import read_manifest
 from undertone.files import read_json, whole, write_json
 from undertone.params import Params
-from undertone.predictor import read_manifest
 
 
 def main(params: Params, *, variants: Path, measured: Path, out: Path, chosen: Path) -> str:

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
-from undertone import provenance, report, stage
+from undertone import stage
+from undertone.corpus.ledger import chain
 from undertone.files import read_json, whole
-from undertone.ledger import chain
 from undertone.params import Params
+from undertone.records import provenance
+from undertone.reporting import report
 
 
 def main(

@@ -3,11 +3,12 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from undertone import request, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
+from undertone.corpus.ledger import Ledger
 from undertone.files import whole, write_json
-from undertone.ledger import Ledger
 from undertone.params import Params
+from undertone.voters import request
 
 NOT_ASKED = "not asked"
 

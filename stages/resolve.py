@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 from undertone import code, stage
-from undertone.bases import check_name
 from undertone.files import whole, write_json
 from undertone.models import Recipe
+from undertone.networks.bases import check_name
 from undertone.params import Params
 
 PSEUDO = "pseudo"  # no candidate is called so

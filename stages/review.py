@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from undertone import rehearsal, review, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import write_json
 from undertone.params import Params
+from undertone.people import rehearsal, review
 
 
 def main(

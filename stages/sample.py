@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from undertone import sample, stage
+from undertone import stage
 from undertone.codebook import read_codebook
+from undertone.corpus import sample
 from undertone.files import whole
 from undertone.params import Params
 

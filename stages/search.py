@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from undertone import review, search, silver, stage, tables
+from undertone import stage, tables
 from undertone.codebook import read_codebook
 from undertone.files import root, write_json
 from undertone.params import Params
+from undertone.people import review, search
+from undertone.voters import silver
 
 
 def main(
@@ -31,9 +33,9 @@ def main(
     parts = tables.read(split, ("id", "part"))
 
     def embed(texts: Sequence[str]) -> search.Vectors:
-        from undertone import (
-            embeddings,
-        )  # torch: seconds, which a source without rare labels needn't wait
+        from undertone.networks import (
+            embeddings,  # torch: seconds, which a source without rare labels needn't wait
+        )
 
         return embeddings.embed(texts, settings=params.search, kept=root() / embeddings.KEPT)
 

@@ -4,8 +4,9 @@ the encoder is copied to its own place."""
 import shutil
 from pathlib import Path
 
-from undertone import evaluation, stage
+from undertone import stage
 from undertone.files import read_json, whole, write_json
+from undertone.measures import evaluation
 from undertone.params import FAMILIES, Params
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from undertone import files, rare, split, stage, tables
-from undertone.certificate import certificate as certified
+from undertone import files, stage, tables
+from undertone.corpus import rare, split
+from undertone.corpus.certificate import certificate as certified
+from undertone.corpus.ledger import Ledger
 from undertone.labels import LabelSpace
-from undertone.ledger import Ledger
 from undertone.params import Params
 
 

@@ -4,10 +4,13 @@ and puts the thresholds and the least confidence of an answer."""
 import sys
 from pathlib import Path
 
-from undertone import calibration, launcher, learning, models, stage, tables, tracking
+from undertone import learning, models, stage, tables
 from undertone.files import md5, read_json, remove, whole, write_json
 from undertone.labels import LabelSpace
+from undertone.measures import calibration
 from undertone.params import Params, Trained
+from undertone.records import tracking
+from undertone.tuning import launcher
 
 STATE = Path("models/.state")  # of trainings under way: private, and gone when they are done
 

@@ -58,7 +58,7 @@ def template(once: Once) -> Path:
     """An empty MLflow database; a new one costs seconds."""
 
     def fill(folder: Path) -> None:
-        from undertone import tracking
+        from undertone.records import tracking
 
         tracking.create(folder / "template.db")
 
@@ -108,7 +108,7 @@ def encoder(once: Once) -> Path:
 @pytest.fixture
 def repository(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the prepared one, relocated, as the working folder."""
-    from undertone import tracking
+    from undertone.records import tracking
 
     root = tmp_path / "repository"
     shutil.copytree(prepared, root)

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from undertone import launcher, stage
+from undertone import stage
 from undertone.errors import Problem
 from undertone.files import write_json
 from undertone.params import Params
+from undertone.tuning import launcher
 
 # one label a text or many; 24 rows, of which a last batch holds 4, 2 or 1
 KINDS: dict[str, tuple[bool, dict[str, Any]]] = {
@@ -25,7 +26,7 @@ KINDS: dict[str, tuple[bool, dict[str, Any]]] = {
 def learn(out: Path, state: Path) -> None:
     """Train a net without dropout in every kind; curves, weights and what it would drop go to `out`."""
     from tests import test_training  # seconds, which those that fail needn't wait
-    from undertone import losses, training
+    from undertone.tuning import losses, training
 
     told: dict[str, Any] = {}
     for kind, (many, changed) in KINDS.items():

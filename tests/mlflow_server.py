@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from undertone import team
+from undertone.records import team
 
 REPOSITORY = Path(__file__).parents[1]
 PASSWORD = "p%40ss%25word"  # @ and %, as an address has to write them

@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from undertone import certificate, evaluation, prevalence, report
-from undertone.evaluation import Judges
+from undertone.corpus import certificate
+from undertone.corpus.ledger import Ledger
 from undertone.labels import LabelSpace
-from undertone.ledger import Ledger
+from undertone.measures import evaluation, prevalence
+from undertone.measures.evaluation import Judges
 from undertone.params import Clean, Hourly, Split
+from undertone.reporting import report
 
 SECRET = "unrepeatable"  # in every text; no page may hold it
 SPLIT = {

@@ -10,10 +10,11 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as token_models
 
 from tests import tiny
-from undertone import models, registry, tracking
+from undertone import models
+from undertone.deployment.predictor import Family, sealed
 from undertone.files import md5, sha256
 from undertone.labels import LabelSpace
-from undertone.predictor import Family, sealed
+from undertone.records import registry, tracking
 
 SPACE = LabelSpace.of("gender", ["yes", "no"])
 CANARY = "zq48213907715kx"

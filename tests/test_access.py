@@ -12,7 +12,8 @@ import yaml
 
 from tests import mlflow_server
 from tests.people import ROOT
-from undertone import access, team
+from undertone.privacy import access
+from undertone.records import team
 
 CONFIG = "[core]\n    remote = private\n['remote \"private\"']\n    url = {url}\n    verify = {verify}\n"
 

@@ -22,11 +22,12 @@ from transformers import (
 
 from stages import adapt as stage
 from tests import tiny
-from undertone import adapt, tables
-from undertone.bases import materialise
+from undertone import tables
 from undertone.errors import Problem
 from undertone.files import md5, read_json, sha256
+from undertone.networks.bases import materialise
 from undertone.params import Adapt, Clean, read_params
+from undertone.tuning import adapt
 
 ALIKE = Clean(similarity=0.8, shingle=5)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from undertone import agreement
+from undertone.annotation import agreement
+from undertone.annotation.fuse import Votes
 from undertone.errors import Problem
-from undertone.fuse import Votes
 from undertone.labels import LabelSpace
 
 ABC = LabelSpace.of("tiny", ["a", "b", "c"])

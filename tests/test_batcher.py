@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import undertone.batcher as batcher_module
-from undertone.batcher import Batcher, Closed, Done, Full, load
+import undertone.deployment.batcher as batcher_module
+from undertone.deployment.batcher import Batcher, Closed, Done, Full, load
 
 Play = Callable[[Batcher, "Scorer"], Awaitable[None]]
 

@@ -26,9 +26,11 @@ import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, expect
 
 from tests import mlflow_server, tiny
-from undertone import learning, models, pictures, registry, team, tracking
+from undertone import learning, models
 from undertone.files import md5
 from undertone.params import Calibrate
+from undertone.records import registry, team, tracking
+from undertone.reporting import pictures
 
 pytestmark = pytest.mark.services
 

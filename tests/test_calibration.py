@@ -12,11 +12,13 @@ from scipy.special import expit, softmax
 
 from stages import predict, train
 from tests import tiny
-from undertone import calibration, metrics, models, tables, tracking
+from undertone import models, tables
 from undertone.errors import Problem
 from undertone.files import write_json
 from undertone.labels import Flags, LabelSpace, Scores
+from undertone.measures import calibration, metrics
 from undertone.params import Calibrate, read_params
+from undertone.records import tracking
 
 ROOT = Path(__file__).parents[1]
 ONE = LabelSpace.of("c", ["a", "b", "c"])

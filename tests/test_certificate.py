@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from undertone import certificate, split
+from undertone.corpus import certificate, split
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
 from undertone.params import Clean, Folds, Split

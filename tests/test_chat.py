@@ -24,11 +24,12 @@ from tokenizers import (
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
-from undertone import chat, prompts
-from undertone.chat import Builder, Chat
+from undertone.annotation import prompts
+from undertone.annotation.prompts import Instruction
 from undertone.codebook import Codebook, Prompt, read_codebook
 from undertone.errors import Problem
-from undertone.prompts import Instruction
+from undertone.networks import chat
+from undertone.networks.chat import Builder, Chat
 
 SHIPPED = sorted((Path(__file__).parents[1] / "codebooks").glob("*.yaml"))
 LINES = [path.read_text("utf-8") for path in SHIPPED]

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import clean as stage
-from undertone import clean, tables
+from undertone import tables
 from undertone.codebook import Categories
+from undertone.corpus import clean
+from undertone.corpus.ledger import Ledger
 from undertone.errors import Problem
-from undertone.ledger import Ledger
 from undertone.params import Clean, read_params
 from undertone.text import cleaned
 

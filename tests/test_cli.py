@@ -10,7 +10,7 @@ import pytest
 
 from tests.test_analysis import CATEGORIES, DERIVED, toxicity
 from undertone.cli import main
-from undertone.ledger import STAGES, Ledger
+from undertone.corpus.ledger import STAGES, Ledger
 
 CANARY = "zq48151623420kx"
 ROOT = Path(__file__).parents[1]

@@ -20,8 +20,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from undertone import closed
 from undertone.errors import Problem
+from undertone.networks import closed
 
 END, WORDS = 2, 97
 SIZES: dict[str, Any] = {

@@ -12,11 +12,11 @@ import pytest
 
 from tests.network import NotHere, Nowhere
 from tests.registered import CANARY, release
-from undertone.cluster import engine
+from undertone.corpus.rows import Table
+from undertone.deployment.cluster import engine
+from undertone.deployment.predictor import Predictor
+from undertone.deployment.scoring import MANIFEST, Part, Work, local, score
 from undertone.errors import Problem
-from undertone.predictor import Predictor
-from undertone.rows import Table
-from undertone.scoring import MANIFEST, Part, Work, local, score
 
 pytestmark = pytest.mark.services
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from undertone.annotation.prompts import Instruction
 from undertone.codebook import Codebook, label_of, read_codebook
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
-from undertone.prompts import Instruction
 
 SHIPPED = sorted((Path(__file__).parents[1] / "codebooks").glob("*.yaml"))
 TWO_LABELS = """

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_request import ballot, codebook, comments, voter, written
-from undertone import collect, request
-from undertone.collect import OUTCOMES
+from undertone.corpus.ledger import Ledger
 from undertone.errors import Problem
-from undertone.ledger import Ledger
 from undertone.params import Collect
+from undertone.voters import collect, request
+from undertone.voters.collect import OUTCOMES
 
 VOTERS = {"v": voter(), "w": voter(definitions=False)}
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from undertone import metrics
 from undertone.cli import main
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
+from undertone.measures import metrics
 
 ROOT = Path(__file__).parents[1]
 EVALUATION, SPLIT = (f"reports/standin/{name}.json" for name in ("evaluation", "split"))
@@ -408,7 +408,7 @@ def test_it_starts_without_the_heavy_libraries(repository: Repository) -> None:
 def test_a_model_that_the_cache_has_lost_is_one_line(tmp_path: Path) -> None:
     from dvc.repo import Repo
 
-    from undertone import judges
+    from undertone.reporting import judges
 
     repository = Repository(tmp_path)
     repository.git("init", "-q")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from undertone import comparison, metrics
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
+from undertone.measures import comparison, metrics
 
 METRICS: list[comparison.Metric] = ["macro_f1", "micro_f1", "accuracy"]
 SHARES = np.array([0.6, 0.25, 0.15])

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from stages.compose import main as stage
-from undertone import compose, held, split, tables
+from undertone import tables
+from undertone.augmentation import compose
+from undertone.corpus import held, split
 from undertone.errors import Problem
 from undertone.files import md5, read_json, write_json
 from undertone.labels import LabelSpace

@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 import pytest
 import xlsxwriter
 
-from undertone import containers
-from undertone.needles import Needles, Row
+from undertone.privacy import containers
+from undertone.privacy.needles import Needles, Row
 
 ENGLISH = "My neighbour Édith said the crèche would never again take her café-owner's second child."
 CHINESE = "楼下小卖部的老板说他女儿再也不想去那个单位上班了，𠮷野家旁边的。"

@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from tests import tiny
-from undertone import closed, decoder, encoder
 from undertone.errors import Problem
+from undertone.networks import closed, decoder, encoder
 
 WORDS, PAD = 97, 0
 SIZES: dict[str, Any] = {

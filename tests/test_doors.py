@@ -9,9 +9,9 @@ import pytest
 
 from tests.faulty_server import KEY, FaultyServer
 from tests.test_request import AWAY, HERE, ballot, codebook, comments, voter, written
-from undertone import doors, request
 from undertone.errors import Problem
 from undertone.params import Endpoint
+from undertone.voters import doors, request
 
 PATIENCE = Endpoint(poll=0.01, wait=60.0, timeout=20.0, retries=0, rounds=0)
 

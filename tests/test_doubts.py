@@ -8,7 +8,10 @@ import pytest
 
 from stages import doubt as stage
 from tests import tiny
-from undertone import doubts, learning, noise, params, split, tables
+from undertone import learning, params, tables
+from undertone.annotation import noise
+from undertone.augmentation import doubts
+from undertone.corpus import split
 from undertone.files import read_json
 
 SPACE = tiny.space()

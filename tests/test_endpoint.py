@@ -12,8 +12,9 @@ import pytest
 
 from tests import faulty_server as faulty
 from tests.faulty_server import CONTENT, CREATE, KEY, LIST, POLL, UPLOAD, Fault, FaultyServer, Plan
-from undertone import endpoint, params
+from undertone import params
 from undertone.errors import Problem
+from undertone.voters import endpoint
 
 NAME = "FAULTY_KEY"
 SECRET = "a comment that must stay unseen"

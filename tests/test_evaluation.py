@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from undertone import comparison, evaluation
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
+from undertone.measures import comparison, evaluation
 
 SPACE = LabelSpace.of("c", ["a", "b"])
 

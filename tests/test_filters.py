@@ -9,13 +9,15 @@ import pytest
 
 from stages import augment, generate, prompt
 from tests.test_writing import asked
-from undertone import filters, jury, sample, split, tables
+from undertone import tables
+from undertone.augmentation import filters, jury
+from undertone.augmentation.writing import Written
 from undertone.codebook import read_codebook
+from undertone.corpus import sample, split
 from undertone.errors import Problem
 from undertone.files import read_json
 from undertone.labels import Flags, LabelSpace
 from undertone.params import Accept, Bundle, Clean, Generate, Params, read_params
-from undertone.writing import Written
 
 BOOK = Path("codebooks/gender.yaml")
 SPACE = read_codebook(BOOK).space

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from undertone import fuse
+from undertone.annotation import fuse
+from undertone.annotation.fuse import Fused, Votes
 from undertone.errors import Problem
-from undertone.fuse import Fused, Votes
 from undertone.labels import LabelSpace
 from undertone.params import Fuse
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from undertone import generation
 from undertone.errors import Problem
+from undertone.networks import generation
 
 WORDS, PAD, NEW = 97, 0, 8
 SIZES: dict[str, Any] = {

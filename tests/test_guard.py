@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from undertone import guard, kinds
+from undertone.privacy import guard, kinds
 
 ROOT = Path(__file__).parents[1]
 TEXT = "My boss at the Lisbon office never grants leave to fathers in our team"
@@ -208,9 +208,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done(folder, "init", "-q", "-b", "main")
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copytree(ROOT / ".githooks", folder / ".githooks")
-    (folder / "undertone").mkdir()
-    for name in ("__init__", "guard", "kinds"):
-        shutil.copy(ROOT / f"undertone/{name}.py", folder / "undertone")
+    (folder / "undertone/privacy").mkdir(parents=True)
+    for name in ("__init__", "privacy/__init__", "privacy/guard", "privacy/kinds"):
+        shutil.copy(ROOT / f"undertone/{name}.py", folder / f"undertone/{name}.py")
     (folder / ".gitignore").write_text("__pycache__/\n")  # as every repository of Python has it
     subprocess.run(["make", "hooks"], cwd=folder, check=True, stdout=subprocess.PIPE)
     done(folder, "add", "-A")
@@ -519,7 +519,7 @@ def test_a_signed_tag_passes(repository: Path, tmp_path: Path) -> None:
 
 
 def looked_back(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "undertone.guard", "--history"]
+    command = [sys.executable, "-m", "undertone.privacy.guard", "--history"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -597,7 +597,7 @@ def unstaged() -> set[str]:
 
 
 def test_a_commit_is_looked_at_within_a_second(repository: Path) -> None:
-    for path in sorted((ROOT / "undertone").glob("*.py"))[:40]:
+    for path in sorted((ROOT / "undertone").rglob("*.py"))[:40]:
         put(repository, f"undertone/copy_{path.name}", path.read_bytes())
     done(repository, "add", "-A")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from undertone import imbalance, models
-from undertone.heads import LogisticHead
+from undertone import models
 from undertone.labels import Flags
 from undertone.params import Sampled
+from undertone.tuning import imbalance
+from undertone.tuning.heads import LogisticHead
 
 SIZES = [60, 30, 10]
 

@@ -8,10 +8,11 @@ import pytest
 import xlsxwriter
 
 from stages import ingest as stage
-from undertone import ingest, tables
+from undertone import tables
 from undertone.codebook import Codebook, Label, read_codebook
+from undertone.corpus import ingest
+from undertone.corpus.ledger import Ledger
 from undertone.errors import Problem
-from undertone.ledger import Ledger
 from undertone.params import Source, read_params
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from tests.people import ROOT
 from undertone import files
 from undertone.errors import Problem
 from undertone.files import md5
-from undertone.integrity import refuse_broken
+from undertone.privacy.integrity import refuse_broken
 
 ITEMS = ("own", "bert", "own-bert")
 

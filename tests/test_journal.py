@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from undertone import journal
 from undertone.errors import Problem
-from undertone.journal import Journal, Point, Record
+from undertone.records import journal
+from undertone.records.journal import Journal, Point, Record
 
 RECORD = Record(
     id="a" * 32,
@@ -67,7 +67,7 @@ def test_a_journal_that_was_cut_anywhere_keeps_all_that_stands_before(tmp_path: 
 
 def test_the_journal_of_a_run_under_way_is_not_over_until_its_process_is(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from undertone.journal import *;"
+        "import sys, time; from pathlib import Path; from undertone.records.journal import *;"
         "one = Journal(Path(sys.argv[1]), Record('b' * 32, 'n', 'e', 1, {}, {}, {}));"
         "print(flush=True); time.sleep(300)"
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from undertone import cores, fresh, latency, models
+from undertone import models
+from undertone.deployment import cores, fresh, latency
 from undertone.errors import Problem
 from undertone.files import remove
 

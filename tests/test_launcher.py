@@ -18,10 +18,11 @@ from mlflow import MlflowClient
 
 from stages import train
 from tests import launched, test_training, tiny
-from undertone import launcher, models
+from undertone import models
 from undertone.errors import Problem
 from undertone.files import write_json
 from undertone.params import read_params
+from undertone.tuning import launcher
 
 ROOT = Path(__file__).parents[1]
 TWO = "--num_processes 2"

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from tests import tiny
-from undertone import evaluation, learning, models, params, split, tables
+from undertone import learning, models, params, tables
+from undertone.corpus import split
 from undertone.errors import Problem
+from undertone.measures import evaluation
 
 CALIBRATE = params.Calibrate(temperature=True, max_error=None)
 

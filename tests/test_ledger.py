@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from undertone.corpus.ledger import STAGES, Ledger, begun, chain, told
 from undertone.errors import Problem
 from undertone.files import write_json
-from undertone.ledger import STAGES, Ledger, begun, chain, told
 
 
 def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:

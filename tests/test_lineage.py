@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from tests.registered import CANARY, CODEBOOK, COMMENTS, FIRST, RELEASE, SPACE, train
-from undertone import digests, lineage, registry, runs, tracking
 from undertone.cli import main
+from undertone.corpus import digests
 from undertone.files import md5
+from undertone.records import lineage, registry, runs, tracking
 
 
 @pytest.mark.usefixtures("repository")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from undertone.annotation.lint import Finding, findings, near
 from undertone.codebook import read_codebook
-from undertone.lint import Finding, findings, near
 
 SHIPPED = sorted((Path(__file__).parents[1] / "codebooks").glob("*.yaml"))
 

@@ -20,11 +20,13 @@ from safetensors.numpy import load_file
 from transformers.integrations import hub_kernels
 
 from tests import tiny
-from undertone import backends, bases, encoder, language, loading, models, predictor, stage
+from undertone import models, stage
+from undertone.deployment import backends, predictor
+from undertone.deployment.predictor import MANIFEST, Predictor, read_manifest, sealed
 from undertone.errors import Problem
 from undertone.files import md5, sha256
+from undertone.networks import bases, encoder, language, loading
 from undertone.params import Params
-from undertone.predictor import MANIFEST, Predictor, read_manifest, sealed
 
 ROOT = Path(__file__).parents[1]
 RELEASED = {"int8.onnx", "tokenizer.json", "labels.json", MANIFEST}
@@ -246,7 +248,7 @@ def test_a_flipped_byte_of_a_registered_version_is_refused_before_anything_is_lo
     described = Model(metadata={"md5": md5(made / kind)})
     mlflow.pyfunc.save_model(
         str(stored),
-        loader_module="undertone.registry",
+        loader_module="undertone.records.registry",
         data_path=str(made / kind),
         mlflow_model=described,
         pip_requirements=[],

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from tests import tiny
-from undertone import doors, local
 from undertone.errors import Problem
 from undertone.params import Local, Voter
+from undertone.voters import doors, local
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
 CHATML = (

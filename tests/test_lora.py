@@ -12,11 +12,13 @@ from safetensors import safe_open
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tests import tiny
-from undertone import language, models, training
+from undertone import models
 from undertone.errors import Problem
 from undertone.files import remove
 from undertone.models import Classifier, Recipe
+from undertone.networks import language
 from undertone.params import Preference
+from undertone.tuning import training
 
 VALIDATION = tiny.examples(60, seed=1)
 

@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from tests import tiny
-from undertone import imbalance, losses
 from undertone.labels import Flags
 from undertone.params import Trained
+from undertone.tuning import imbalance, losses
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -3.0], [0.3, 0.2, 0.1], [-1.0, -2.0, 4.0]])
 ONE = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])

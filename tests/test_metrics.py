@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from undertone import metrics
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
+from undertone.measures import metrics
 
 
 def evaluated(

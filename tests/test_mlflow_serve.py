@@ -18,7 +18,7 @@ from benchmarks.load import served
 from tests.mlflow_server import free_port
 from tests.registered import CANARY, RELEASE
 from undertone.cli import main
-from undertone.predictor import Predictor
+from undertone.deployment.predictor import Predictor
 
 pytestmark = pytest.mark.services
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undertone import needles
 from undertone.errors import Problem
-from undertone.needles import WINDOW, Needles, Row
 from undertone.params import Source
+from undertone.privacy import needles
+from undertone.privacy.needles import WINDOW, Needles, Row
 
 LONG = "The foreman of the Riverside bakery asked my sister whether she planned to have children soon."
 CHINESE = "隔壁王姐去年生完孩子以后就被经理从原来的岗位上调走了"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from undertone import noise
+from undertone.annotation import noise
 from undertone.errors import Problem
 from undertone.labels import Flags, LabelSpace, Scores
 

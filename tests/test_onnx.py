@@ -17,11 +17,14 @@ import onnx as onnx_format
 import pytest
 
 from tests import tiny
-from undertone import backends, bundle, calibration, code, models, onnx, registry
+from undertone import code, models
+from undertone.deployment import backends, bundle, onnx
+from undertone.deployment.predictor import Predictor, read_manifest
 from undertone.errors import Problem
 from undertone.labels import Flags, LabelSpace, Scores
+from undertone.measures import calibration
 from undertone.params import Calibrate
-from undertone.predictor import Predictor, read_manifest
+from undertone.records import registry
 
 VALIDATION = tiny.examples(60, seed=1)
 EXPORTABLE = ["bert", "e5", "setfit"]
@@ -176,7 +179,7 @@ import sys
 events = []
 sys.addaudithook(lambda name, _: events.append(name) if name.startswith("socket.") else None)
 from pathlib import Path
-from undertone.predictor import Predictor
+from undertone.deployment.predictor import Predictor
 print(Predictor.load(Path(sys.argv[1]), variant="int8_openvino").predict(["fair pay"])[0]["error"])
 print(events)
 """
@@ -212,7 +215,7 @@ class Barred:
             raise ImportError(f"{{name}} is barred")
 sys.meta_path.insert(0, Barred())
 from pathlib import Path
-from undertone.predictor import Predictor
+from undertone.deployment.predictor import Predictor
 print(Predictor.load(Path({str(released)!r})).predict(["the pay is fair"])[0]["labels"])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

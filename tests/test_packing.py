@@ -16,8 +16,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from undertone import packing
-from undertone.chat import Row
+from undertone.networks import packing
+from undertone.networks.chat import Row
 
 SIZES = {
     "vocab_size": 60,

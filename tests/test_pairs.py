@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from undertone import pairs
 from undertone.errors import Problem
 from undertone.labels import Flags
+from undertone.tuning import pairs
 
 SIZES = [60, 30, 9, 1]
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests import outcomes
-from undertone import metrics, pictures
 from undertone.labels import LabelSpace
+from undertone.measures import metrics
+from undertone.reporting import pictures
 
 
 def drawn(folder: Path, *, many: bool = False, **others: object) -> dict[str, str]:

@@ -10,13 +10,14 @@ import pytest
 
 from stages.prevalence import main as stage
 from tests import tiny
-from undertone import models, prevalence, tables
+from undertone import models, tables
 from undertone.codebook import read_codebook
 from undertone.errors import Problem
 from undertone.files import read_json, write_json
 from undertone.labels import LabelSpace
+from undertone.measures import prevalence
+from undertone.measures.prevalence import Pilot
 from undertone.params import Params, read_params
-from undertone.prevalence import Pilot
 
 CODEBOOK = Path("codebooks/gender.yaml")
 SAMPLES = 2000  # each a column of its own: a simulated corpus with one label

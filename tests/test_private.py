@@ -12,9 +12,9 @@ from dvc.repo import Repo
 
 from stages import locate
 from tests.people import ROOT
-from undertone import sharing
 from undertone.errors import Problem
 from undertone.params import Source, read_params
+from undertone.privacy import sharing
 
 SOURCE = read_params(ROOT / "params.yaml").ingest["private"]
 CSV = "comment,label\none,positive\n"

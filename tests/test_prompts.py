@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from undertone import prompts
-from undertone.answers import Reader
+from undertone.annotation import prompts
+from undertone.annotation.answers import Reader
 from undertone.codebook import Codebook, Prompt, read_codebook
 
 SHIPPED = sorted((Path(__file__).parents[1] / "codebooks").glob("*.yaml"))

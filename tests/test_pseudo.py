@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from stages.pseudo import main as stage
-from undertone import models, pseudo, tables
+from undertone import models, tables
+from undertone.augmentation import pseudo
 from undertone.files import md5, read_json, write_json
 from undertone.labels import LabelSpace, Scores
 from undertone.params import Calibrate, Clean, Mix, Pseudo, Queue, read_params

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from undertone import metrics
 from undertone.labels import LabelSpace
+from undertone.measures import metrics
 
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text("utf-8"))
 NEWS, COMMENTS = (PUBLISHED[study]["experiments"] for study in ("news", "comments"))

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from stages import split as stage
-from undertone import files, rare, tables
+from undertone import files, tables
+from undertone.corpus import rare
+from undertone.corpus.ledger import Ledger
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
-from undertone.ledger import Ledger
 from undertone.params import Split, read_params
 
 ONE = LabelSpace.of("mood", ["calm", "angry", "sad", "shy"], ["Calm", "Angry", "Sad", "Shy"])

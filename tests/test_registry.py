@@ -27,11 +27,11 @@ from tests.registered import (
     train,
     trained,
 )
-from undertone import registry, tracking
+from undertone.deployment.predictor import sealed
 from undertone.errors import Problem
 from undertone.files import md5
 from undertone.labels import LabelSpace, Scores
-from undertone.predictor import sealed
+from undertone.records import registry, tracking
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -10,10 +10,11 @@ import onnx.reference
 import pytest
 
 from tests import tiny
-from undertone import backends, models, onnx, predictor, release
+from undertone import models
+from undertone.deployment import backends, onnx, predictor, release
+from undertone.deployment.predictor import FASTEST, Predictor, family, read_manifest
 from undertone.errors import Problem
 from undertone.params import Choose
-from undertone.predictor import FASTEST, Predictor, family, read_manifest
 
 RULE = Choose(max_drop=0.01, min_agreement=0.95)
 VALIDATION = tiny.examples(80, seed=1)

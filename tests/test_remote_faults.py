@@ -14,7 +14,7 @@ from tests.people import DVC, Person, objects, pipeline
 from tests.test_sharing import HOST, settle
 from undertone.errors import Problem
 from undertone.files import md5
-from undertone.integrity import refuse_broken
+from undertone.privacy.integrity import refuse_broken
 
 pytestmark = pytest.mark.services
 TABLES = 100

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undertone import repeats
+from undertone.corpus import repeats
 
 
 def groups(texts: list[str], similarity: float = 0.8, shingle: int = 5, seed: int = 0) -> list[int]:

@@ -14,11 +14,13 @@ import pytest
 from stages import plot
 from stages import report as report_stage
 from tests import outcomes
-from undertone import evaluation, latency, metrics, pictures, report
+from undertone.corpus.ledger import STAGES, Ledger
+from undertone.deployment import latency
 from undertone.files import write_json
 from undertone.labels import LabelSpace
-from undertone.ledger import STAGES, Ledger
+from undertone.measures import evaluation, metrics
 from undertone.params import read_params
+from undertone.reporting import pictures, report
 
 SPACE = LabelSpace.of("c", ["a", "b"])
 

@@ -22,12 +22,13 @@ from dvc.utils.serialize import modify_yaml
 
 from tests import canaries, tiny
 from tests.network import NotHere, Nowhere
-from undertone import sample, simulated
 from undertone.codebook import read_codebook
-from undertone.collect import OUTCOMES
+from undertone.corpus import sample
+from undertone.corpus.ledger import STAGES
 from undertone.files import size
-from undertone.ledger import STAGES
 from undertone.params import read_params
+from undertone.voters import simulated
+from undertone.voters.collect import OUTCOMES
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

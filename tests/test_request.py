@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from undertone import request
 from undertone.codebook import Codebook
 from undertone.errors import Problem
 from undertone.params import Door, Price, Provider, Request, Voter
-from undertone.request import Ballot
+from undertone.voters import request
+from undertone.voters.request import Ballot
 
 HERE = Provider(url=None, key=None, lines=5, bytes=10_000, may_read=[])
 AWAY = Provider(url="https://llm.example.org/v1", key="KEY", lines=5000, bytes=10**9, may_read=[])

@@ -16,24 +16,18 @@ import pytest
 from stages import review as stage
 from tests.people import ROOT
 from tests.test_reviewbook import MANY, ONE, question
-from undertone import (
-    cli,
-    integrity,
-    labelstudio,
-    prevalence,
-    queues,
-    rehearsal,
-    review,
-    suspects,
-    tables,
-)
+from undertone import cli, tables
+from undertone.annotation import queues
 from undertone.codebook import Codebook, read_codebook
 from undertone.errors import Problem
 from undertone.files import md5, read_json, remove, write_json
 from undertone.labels import LabelSpace
-from undertone.needles import Needles
+from undertone.measures import prevalence
 from undertone.params import read_params
-from undertone.review import Review
+from undertone.people import labelstudio, rehearsal, review, suspects
+from undertone.people.review import Review
+from undertone.privacy import integrity
+from undertone.privacy.needles import Needles
 
 SPACE = LabelSpace.of("moods", ["up", "down", "odd"])
 LABELS = ["up", "down", "odd"]
@@ -428,7 +422,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / ".dvc").mkdir(parents=True)
     for name in (
         *(".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore", "params.yaml"),
-        *("codebooks/gender.yaml", "undertone/sample_words.py", "data/raw/reviews/README.md"),
+        *("codebooks/gender.yaml", "undertone/corpus/sample_words.py", "data/raw/reviews/README.md"),
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, root / name)

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from openpyxl.worksheet.worksheet import Worksheet
 
-from undertone import review, reviewbook
 from undertone.codebook import Codebook, Label
 from undertone.errors import Problem
-from undertone.review import NONE, Asked, Line
+from undertone.people import review, reviewbook
+from undertone.people.review import NONE, Asked, Line
 
 LABELS = [
     Label(id="for_it", name="for", code="0", definition="Takes its side.", examples=["Yes.", "=1"]),

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 from tests.test_request import HERE
-from undertone import collect, params, request, sample, silver, simulated, tables
+from undertone import params, tables
 from undertone.codebook import label_of, read_codebook
+from undertone.corpus import sample
 from undertone.labels import Flags
-from undertone.request import Ballot
+from undertone.voters import collect, request, silver, simulated
+from undertone.voters.request import Ballot
 
 CODEBOOKS = sorted(Path("codebooks").glob("*.yaml"))
 SCHEMES = [

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from undertone import runs
 from undertone.errors import Problem
-from undertone.journal import Point, Record
-from undertone.runs import LEDGER, Ledger, Line
+from undertone.records import runs
+from undertone.records.journal import Point, Record
+from undertone.records.runs import LEDGER, Ledger, Line
 
 CANARY = "zq48213907715kx is what somebody wrote"
 RECORD = Record(
@@ -180,7 +180,7 @@ def test_a_line_that_is_none_is_named(tmp_path: Path, line: bytes) -> None:
 
 def test_two_who_write_at_once_lose_no_line(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from undertone import runs, journal\n"
+        "import sys; from pathlib import Path; from undertone.records import journal, runs\n"
         "for number in range(40):\n"
         "    one = journal.Record(f'{sys.argv[2]}{number}', 'n', 'e', number, {}, {}, {})\n"
         "    with runs.opened(Path(sys.argv[1])) as ledger:\n"

@@ -8,10 +8,10 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from undertone import sample
 from undertone.codebook import Codebook, read_codebook
+from undertone.corpus import sample
+from undertone.corpus.sample_words import ASIDES, FRAMES, FRAMINGS, SHARES, STANCES, WORDS
 from undertone.errors import Problem
-from undertone.sample_words import ASIDES, FRAMES, FRAMINGS, SHARES, STANCES, WORDS
 
 CODEBOOKS = Path(__file__).parents[1] / "codebooks"
 SHIPPED = sorted(path.stem for path in CODEBOOKS.glob("*.yaml"))

@@ -21,11 +21,12 @@ import pytest
 
 from tests import tiny
 from tests.registered import CANARY, release
-from undertone import rows, scoring
-from undertone.cells import FAULTS
+from undertone.corpus import rows
+from undertone.corpus.cells import FAULTS
+from undertone.deployment import scoring
+from undertone.deployment.predictor import Predictor, read_manifest, seal
+from undertone.deployment.scoring import MANIFEST, PLAN, Part, Work, local, score
 from undertone.errors import Problem
-from undertone.predictor import Predictor, read_manifest, seal
-from undertone.scoring import MANIFEST, PLAN, Part, Work, local, score
 
 KINDS = ("csv", "tsv", "jsonl", "parquet", "xlsx")
 
@@ -491,7 +492,7 @@ def test_another_bundle_in_the_same_place_is_refused(bundle: Path, tmp_path: Pat
 MEASURED = r"""
 import re, sys
 from pathlib import Path
-from undertone.scoring import local, score
+from undertone.deployment.scoring import local, score
 path, out, bundle = map(Path, sys.argv[1:])
 score([str(path)], out, bundle, local, rows_per_part=1000, id_="nr", threads=1)
 told = Path("/proc/self/status").read_text()  # getrusage would tell the peak of who started it

@@ -9,9 +9,9 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from undertone import scratch
-from undertone.bases import materialise
 from undertone.files import md5, read_json, sha256
+from undertone.networks import scratch
+from undertone.networks.bases import materialise
 
 NAME = "scratch:2x64"
 
@@ -35,7 +35,7 @@ def test_every_process_makes_the_same_bytes_without_any_data(
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
     }
-    script = "import sys; from pathlib import Path; from undertone.bases import materialise; "
+    script = "import sys; from pathlib import Path; from undertone.networks.bases import materialise; "
     script += "materialise(sys.argv[1], Path('base'))"
     command = [sys.executable, "-c", script, NAME]
     subprocess.run(command, env=environment, cwd=tmp_path, check=True)

@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from stages import search as stage
 from tests import tiny
-from undertone import embeddings, encoder, kinds, params, queues, search, tables
+from undertone import params, tables
+from undertone.annotation import queues
 from undertone.codebook import Codebook, Label
 from undertone.errors import Problem
+from undertone.networks import embeddings, encoder
 from undertone.params import read_params
+from undertone.people import search
+from undertone.privacy import kinds
 
 NAMES = ("threat", "other")
 WORDS = ("knife", "gun", "hurt", "cake", "rain", "train", "cat", "tea")

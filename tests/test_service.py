@@ -20,11 +20,11 @@ from starlette.testclient import TestClient
 from benchmarks import load
 from benchmarks.load import Running, served
 from tests import registered
-from undertone import serving
 from undertone.cli import main
-from undertone.limits import Limits
-from undertone.predictor import Predictor
-from undertone.service import Service
+from undertone.deployment import serving
+from undertone.deployment.limits import Limits
+from undertone.deployment.predictor import Predictor
+from undertone.deployment.service import Service
 
 CANARY = "zq70316852914kx"
 TOKEN = "a token, of tests"
@@ -547,13 +547,13 @@ def test_a_server_whose_scoring_thread_ended_does_not_say_that_it_is_well(bundle
 
 def test_who_serves_has_no_torch_transformers_or_mlflow(bundle: Path) -> None:
     script = (
-        "import sys; from undertone import cli, serving\n"
+        "import sys; from undertone import cli; from undertone.deployment import serving\n"
         "serving.Server.run = lambda self, sockets: print(*sys.modules)\n"
         "sys.exit(cli.main(['serve', sys.argv[1], '--port', '0']))"
     )
     command = [sys.executable, "-c", script, str(bundle)]  # which serves for ever where it isn't reached
     loaded = subprocess.check_output(command, text=True, timeout=60).split()
-    assert {"undertone.service", "fastapi", "onnxruntime"} <= {*loaded}
+    assert {"undertone.deployment.service", "fastapi", "onnxruntime"} <= {*loaded}
     heavy = {"torch", "transformers", "mlflow", "pandas", "dvc", "sklearn"}
     assert not heavy & {*loaded}
 

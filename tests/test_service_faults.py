@@ -13,7 +13,7 @@ import uvloop
 
 from benchmarks import load
 from tests import tiny
-from undertone.predictor import Predictor
+from undertone.deployment.predictor import Predictor
 
 pytestmark = pytest.mark.services
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from benchmarks.load import Running, served
 from tests import tiny
-from undertone.predictor import Predictor
+from undertone.deployment.predictor import Predictor
 
 pytestmark = pytest.mark.services
 

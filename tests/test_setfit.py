@@ -10,12 +10,14 @@ import torch
 from pydantic import ValidationError
 
 from tests import tiny
-from undertone import encoder, models, pairs
+from undertone import models
 from undertone.files import md5
 from undertone.models import Classifier, Examples, Exportable, Recipe
 from undertone.models._embedded import Embedded
 from undertone.models.setfit import TorchHead
+from undertone.networks import encoder
 from undertone.params import SetfitSettings
+from undertone.tuning import pairs
 
 VALIDATION = tiny.examples(40, seed=1)
 HEADS = ["logistic", "torch"]

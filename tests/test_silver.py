@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from undertone import params, silver
+from undertone import params
 from undertone.codebook import Codebook
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
+from undertone.voters import silver
 
 BOOK = Codebook.model_validate(
     {

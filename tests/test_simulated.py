@@ -9,9 +9,9 @@ import pytest
 
 from tests.test_request import ballot as a_ballot
 from tests.test_request import codebook, voter, written
-from undertone import collect, simulated
-from undertone.collect import OUTCOMES
 from undertone.errors import Problem
+from undertone.voters import collect, simulated
+from undertone.voters.collect import OUTCOMES
 
 ROWS = 3000
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from undertone import slices
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
+from undertone.measures import slices
 
 SPACE = LabelSpace.of("c", ["a", "b", "c"])
 

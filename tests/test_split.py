@@ -12,10 +12,11 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from stages import split as stage
-from undertone import certificate, clean, split, tables
+from undertone import tables
+from undertone.corpus import certificate, clean, split
+from undertone.corpus.ledger import Ledger
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
-from undertone.ledger import Ledger
 from undertone.params import Clean, Folds, Split, read_params
 
 ONE = LabelSpace.of("mood", ["calm", "angry"])

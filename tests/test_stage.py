@@ -115,11 +115,11 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
         ("labels", []),
         ("codebook", []),
         ("stage", []),
-        ("predictor", ["onnxruntime"]),
+        ("deployment.predictor", ["onnxruntime"]),
         ("tables", ["pandas"]),
-        ("metrics", []),
+        ("measures.metrics", []),
         ("models", ["pandas"]),
-        ("report", ["pandas"]),
+        ("reporting.report", ["pandas"]),
     ],
 )
 def test_light_modules_load_no_heavy_library(module: str, allowed: list[str]) -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from tests.registered import CANARY, FIRST, RELEASE, SECOND, register, train, trained
 from tests.test_termination import Server, server  # noqa: F401
-from undertone import journal, lineage, registry, runs, tracking
 from undertone.cli import main
 from undertone.errors import Problem
 from undertone.files import md5
-from undertone.runs import LEDGER
-from undertone.sync import sync
+from undertone.records import journal, lineage, registry, runs, tracking
+from undertone.records.runs import LEDGER
+from undertone.records.sync import sync
 
 
 def synced() -> list[str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from undertone import cli, team
+from undertone import cli
 from undertone.errors import Problem
+from undertone.records import team
 
 ADDRESS = "postgresql://undertone:p%40ss%25word@127.0.0.1/undertone"
 

@@ -21,10 +21,11 @@ import pytest
 from tests import mlflow_server
 from tests import registered as small
 from tests.mlflow_server import Running
-from undertone import cli, registry, team, tracking
+from undertone import cli
 from undertone.errors import Problem
 from undertone.files import md5
 from undertone.labels import LabelSpace
+from undertone.records import registry, team, tracking
 
 pytestmark = pytest.mark.services
 

@@ -17,10 +17,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from undertone import journal, stage, tracking
+from undertone import stage
+from undertone.records import journal, tracking
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["undertone.tracking"])
+PROCESSES.set_forkserver_preload(["undertone.records.tracking"])
 
 
 def runs_for_ever(root: Path, uri: str, seed: int) -> None:

@@ -21,15 +21,16 @@ import pytest
 from mlflow.entities import Run
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
-from undertone import files, stage, tracking
+from undertone import files, stage
 from undertone.errors import Problem, without_password
 from undertone.files import md5
-from undertone.journal import Point
+from undertone.records import tracking
+from undertone.records.journal import Point
 
 REPOSITORY = Path(__file__).parents[1]
 # a server that has imported MLflow once, and forks
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["undertone.tracking"])
+PROCESSES.set_forkserver_preload(["undertone.records.tracking"])
 
 
 def work(root: Path, name: str, seconds: float, started: Event) -> None:

@@ -20,10 +20,11 @@ import torch
 from transformers import PreTrainedModel, set_seed
 
 from tests import tiny
-from undertone import models, training
+from undertone import models
 from undertone.files import md5, remove
 from undertone.labels import Flags
 from undertone.params import Trained
+from undertone.tuning import training
 
 LABELS = ("fair", "cold", "other")
 TRUTH: Flags = np.eye(3, dtype=bool)[np.repeat([0, 1, 2], [12, 8, 4])]

@@ -10,11 +10,12 @@ import torch
 
 from tests import tiny
 from tests.test_losses import LOGITS, MANY, ONE, TRUTH, settings
-from undertone import imbalance, learning, losses, models, params
+from undertone import learning, models, params
 from undertone.errors import Problem
-from undertone.heads import LogisticHead
 from undertone.models import Examples
 from undertone.params import Sampled
+from undertone.tuning import imbalance, losses
+from undertone.tuning.heads import LogisticHead
 
 CALIBRATE = params.Calibrate(temperature=True, max_error=None)
 RARE: dict[str, Any] = {"class_weights": "balanced", "logit_adjustment": 1.0}

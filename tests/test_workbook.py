@@ -16,11 +16,11 @@ import xlsxwriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from undertone import prescan, sheetxml
-from undertone.cells import Column, Wanted
+from undertone.corpus import prescan, sheetxml
+from undertone.corpus.cells import Column, Wanted
+from undertone.corpus.workbook import Raw, read_files
 from undertone.errors import Problem
 from undertone.params import Source
-from undertone.workbook import Raw, read_files
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 REL = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -721,5 +721,5 @@ def test_an_ods_that_would_fill_the_memory_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_reading_workbooks_loads_no_torch() -> None:
-    code = "import sys, undertone.ingest; sys.exit('torch' in sys.modules)"
+    code = "import sys, undertone.corpus.ingest; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from tests.test_request import AWAY, codebook
-from undertone import request, writing
+from undertone.augmentation import writing
 from undertone.errors import Problem
 from undertone.labels import LabelSpace
 from undertone.params import Generate, read_params
+from undertone.voters import request
 
 SPACE = LabelSpace.of("tiny", ["kind", "cold"])
 

@@ -13,10 +13,14 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from undertone import bases, bundle, models, release
+from undertone import models
+from undertone.annotation.prompts import Instruction
 from undertone.codebook import Codebook, Label
+from undertone.deployment import bundle, release
+from undertone.deployment.predictor import Family
 from undertone.labels import LabelSpace
 from undertone.models import Examples, Start
+from undertone.networks import bases
 from undertone.params import (
     Asked,
     BertSettings,
@@ -29,8 +33,6 @@ from undertone.params import (
     TfidfSettings,
     Torch,
 )
-from undertone.predictor import Family
-from undertone.prompts import Instruction
 
 WORDS = "equal pay leave office meeting boss team work never fair kind cold the a is not".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from undertone.deployment.limits import HELP as LIMITS
+from undertone.deployment.limits import Limits
 from undertone.errors import Problem
-from undertone.limits import HELP as LIMITS
-from undertone.limits import Limits
 
 if TYPE_CHECKING:
-    from undertone.analysis import Table
+    from undertone.corpus.analysis import Table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -309,7 +309,7 @@ def _command(
 
 
 def _lint(given: argparse.Namespace) -> int:
-    from undertone.lint import findings
+    from undertone.annotation.lint import findings
 
     found = {path: findings(path) for path in given.codebooks}
     for path, faults in found.items():
@@ -323,7 +323,7 @@ def _lint(given: argparse.Namespace) -> int:
 
 
 def _ledger(given: argparse.Namespace) -> None:
-    from undertone import ledger
+    from undertone.corpus import ledger
     from undertone.params import read_params
 
     source = given.source or read_params().data.source
@@ -331,7 +331,8 @@ def _ledger(given: argparse.Namespace) -> None:
 
 
 def _analyse(given: argparse.Namespace) -> None:
-    from undertone import analysis, tables
+    from undertone import tables
+    from undertone.corpus import analysis
 
     analysis.check_outputs(given.file, given.write, given.plot)
     table = _table(given)
@@ -351,8 +352,8 @@ def _analyse(given: argparse.Namespace) -> None:
 
 
 def _table(given: argparse.Namespace) -> "Table":
-    from undertone import analysis
     from undertone.codebook import read_codebook
+    from undertone.corpus import analysis
     from undertone.params import read_params
 
     if given.file and given.codebook:
@@ -370,9 +371,9 @@ def _table(given: argparse.Namespace) -> "Table":
 
 
 def _review(given: argparse.Namespace) -> None:
-    from undertone import reviewing
     from undertone.files import root
     from undertone.params import read_params
+    from undertone.people import reviewing
 
     params = read_params(root() / "params.yaml")
     if given.read:
@@ -411,9 +412,9 @@ def _refuse_also(given: argparse.Namespace, one: str, others: Sequence[str]) -> 
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from undertone import compare
     from undertone.files import root, whole
     from undertone.params import read_params
+    from undertone.reporting import compare
 
     if given.out and given.out.suffix != ".md":
         raise Problem(f"'{given.out.suffix}' is no format to write", where=str(given.out), remedy=".md")
@@ -422,7 +423,7 @@ def _compare(given: argparse.Namespace) -> None:
     candidates = {path.name for path in (root() / "models/candidates" / source).glob("*")}
     asked = [name for name in names if compare.judges(name, candidates)]
     if len(names) == 2 and len(asked) == 2:
-        from undertone import judges
+        from undertone.reporting import judges
 
         if given.candidates:
             raise Problem("--candidate is for experiments, and these are candidates already")
@@ -453,7 +454,7 @@ def _compare(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from undertone.predictor import Predictor
+    from undertone.deployment.predictor import Predictor
 
     texts = given.text or _lines(sys.stdin.buffer.read())
     if not texts:
@@ -475,13 +476,13 @@ def _lines(given: bytes) -> list[str]:
 
 
 def _score(given: argparse.Namespace) -> None:
-    from undertone import scoring
+    from undertone.deployment import scoring
 
     _above_0({"--workers": given.workers, "--rows-per-part": given.rows_per_part})
     if given.delimiter is not None and len(given.delimiter) != 1:
         raise Problem("--delimiter is not one character", remedy="A tab is typed as $'\\t'.")
     if given.engine == "ray":
-        from undertone import cluster
+        from undertone.deployment import cluster
 
         engine, threads = cluster.engine(given.address, given.workers), 1
     elif given.address:
@@ -513,12 +514,12 @@ def _above_0(given: dict[str, int | None]) -> None:
 
 def _serve(given: argparse.Namespace) -> None:
     try:
-        from undertone import serving
-        from undertone.service import Service
+        from undertone.deployment import serving
+        from undertone.deployment.service import Service
     except ModuleNotFoundError as error:
         remedy = "Run `pip install -e '.[serve]'` in a clone."
         raise Problem(f"{error.name} is not installed", where="undertone serve", remedy=remedy) from None
-    from undertone.predictor import Predictor
+    from undertone.deployment.predictor import Predictor
 
     limits = Limits(**{name: getattr(given, name) for name in Limits._fields})
     for name, limit in limits._asdict().items():
@@ -550,7 +551,7 @@ def _bundle(named: str | None) -> Iterator[tuple[Path, str]]:
     elif named.startswith("models:/"):
         import tempfile
 
-        from undertone import fetch
+        from undertone.records import fetch
 
         with tempfile.TemporaryDirectory(prefix="undertone-") as beside:
             yield fetch.fetched(named, Path(beside))
@@ -559,7 +560,8 @@ def _bundle(named: str | None) -> Iterator[tuple[Path, str]]:
 
 
 def _verify_split(given: argparse.Namespace) -> int:
-    from undertone import certificate, tables
+    from undertone import tables
+    from undertone.corpus import certificate
     from undertone.files import read_json
     from undertone.labels import LabelSpace
     from undertone.params import read_params
@@ -579,8 +581,8 @@ def _verify_split(given: argparse.Namespace) -> int:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from undertone import prevalence
     from undertone.files import read_json
+    from undertone.measures import prevalence
     from undertone.params import read_params
 
     assumed = (given.share, given.f1, given.rows)
@@ -599,7 +601,7 @@ def _plan(given: argparse.Namespace) -> None:
 
 
 def _lineage(given: argparse.Namespace) -> None:
-    from undertone import lineage
+    from undertone.records import lineage
 
     if not given.verify:
         print(lineage.describe(given.version))
@@ -621,7 +623,7 @@ def _lineage(given: argparse.Namespace) -> None:
 
 
 def _sync(_: argparse.Namespace) -> int:
-    from undertone.sync import sync
+    from undertone.records.sync import sync
 
     done, trouble = sync()
     print("\n".join(done))
@@ -631,7 +633,7 @@ def _sync(_: argparse.Namespace) -> int:
 
 
 def _relocate(_: argparse.Namespace) -> None:
-    from undertone.tracking import relocate
+    from undertone.records.tracking import relocate
 
     changed = relocate()
     print(
@@ -642,7 +644,7 @@ def _relocate(_: argparse.Namespace) -> None:
 
 
 def _server(given: argparse.Namespace) -> None:
-    from undertone.team import serve
+    from undertone.records.team import serve
 
     serve(
         given.home,
@@ -654,7 +656,7 @@ def _server(given: argparse.Namespace) -> None:
 
 
 def _grant(given: argparse.Namespace) -> None:
-    from undertone import team
+    from undertone.records import team
 
     server = team.Server.found()
     if given.stdin and not given.new:
@@ -671,7 +673,7 @@ def _grant(given: argparse.Namespace) -> None:
 def _password(given: argparse.Namespace) -> None:
     from getpass import getpass
 
-    from undertone import team
+    from undertone.records import team
 
     server = team.Server.found()
     typed = getpass("New password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
@@ -680,7 +682,7 @@ def _password(given: argparse.Namespace) -> None:
 
 
 def _revoke(given: argparse.Namespace) -> None:
-    from undertone import team
+    from undertone.records import team
 
     team.revoke(team.Server.found(), given.user, given.codebook)
     gone = f"may no longer see {given.codebook}" if given.codebook else "has no account any more"
@@ -688,14 +690,14 @@ def _revoke(given: argparse.Namespace) -> None:
 
 
 def _grants(_: argparse.Namespace) -> None:
-    from undertone import team
+    from undertone.records import team
 
     print(team.grants(team.Server.found()))
 
 
 def _private_add(given: argparse.Namespace) -> None:
-    from undertone import sharing
     from undertone.params import read_params
+    from undertone.privacy import sharing
 
     settings = read_params().ingest.get(given.source)
     done = sharing.add(given.files, given.source, settings, replace=given.replace, push=given.push)
@@ -703,7 +705,7 @@ def _private_add(given: argparse.Namespace) -> None:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from undertone import sharing
+    from undertone.privacy import sharing
 
     found = sharing.verify(remote=given.remote, repair=given.repair)
     print(found.told())
@@ -716,9 +718,9 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _audit(given: argparse.Namespace) -> int:
-    from undertone import audit
     from undertone.files import root
-    from undertone.needles import Needles
+    from undertone.privacy import audit
+    from undertone.privacy.needles import Needles
 
     repository = root()
     needles = Needles.of(repository, given.source)
@@ -745,7 +747,7 @@ def _audit(given: argparse.Namespace) -> int:
 
 
 def _access(given: argparse.Namespace) -> int:
-    from undertone import access
+    from undertone.privacy import access
 
     failed = 0
     for check in access.examine(given.remote):

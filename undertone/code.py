@@ -7,7 +7,10 @@ from pathlib import Path
 
 PACKAGES = ("undertone", "stages")
 # A change here can't change an output, or concerns every stage alike: it re-runs nothing.
-_PLUMBING = "__init__ errors files integrity journal launcher params provenance stage tracking"
+_PLUMBING = (
+    "__init__ errors files params stage privacy/integrity records/journal records/provenance"
+    " records/tracking tuning/launcher"
+)
 PLUMBING = {
     Path("stages/__init__.py"),
     *(Path(f"undertone/{name}.py") for name in _PLUMBING.split()),
@@ -16,7 +19,8 @@ PLUMBING = {
 
 def reached(start: Path, root: Path = Path()) -> set[Path]:
     """The project's modules that `start` imports, directly or not, wherever in the file the import
-    stands; paths relative to `root`, `start` itself left out."""
+    stands; paths relative to `root`. `start` itself is left out, and so is what
+    only says what its package is."""
     found: set[Path] = set()
     waiting = [start]
     while waiting:
@@ -52,6 +56,12 @@ def _imported(path: Path, root: Path) -> set[Path]:
         for depth in range(1, len(parts) + 1):
             place = Path(*parts[:depth])
             for candidate in (place.with_suffix(".py"), place / "__init__.py"):
-                if (root / candidate).is_file():
+                if (root / candidate).is_file() and not _says_only(root / candidate):
                     found.add(candidate)
     return found
+
+
+def _says_only(path: Path) -> bool:
+    """Whether a package's `__init__.py` holds its docstring and nothing else: no change of it counts."""
+    body = ast.parse(path.read_text("utf-8")).body if path.stem == "__init__" else [None]
+    return len(body) == 1 and isinstance(body[0], ast.Expr)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from undertone import calibration, models, tables
+from undertone import models, tables
 from undertone.labels import LabelSpace
+from undertone.measures import calibration
 from undertone.models import Classifier, Examples, Log, Start
 from undertone.params import Calibrate, Settings
 

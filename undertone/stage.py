@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from undertone import integrity
 from undertone.errors import Problem
 from undertone.params import Params, read_params
+from undertone.privacy import integrity
 
 
 def run(main: Callable[..., str]) -> NoReturn:

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from undertone import metrics, tables
+from undertone import tables
+from undertone.annotation.prompts import Instruction
 from undertone.errors import Problem
 from undertone.labels import Flags, LabelSpace, Scores, answered
+from undertone.measures import metrics
 from undertone.params import FAMILIES, Asked, Settings
-from undertone.prompts import Instruction
 
 RECIPE = "recipe.json"
 Log = Callable[[int, Mapping[str, float]], None]  # step, values

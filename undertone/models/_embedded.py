@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from undertone import encoder
-from undertone.heads import LinearHead
 from undertone.labels import LabelSpace, Scores
 from undertone.models import Graph, Start
+from undertone.networks import encoder
 from undertone.params import E5Settings, SetfitSettings, Settings
+from undertone.tuning.heads import LinearHead
 
 
 class Embedded:

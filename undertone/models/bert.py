@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 
-from undertone import encoder, losses, training
 from undertone.labels import LabelSpace, Scores
 from undertone.models import Examples, Graph, Log, Start, macro_f1
+from undertone.networks import encoder
 from undertone.params import BertSettings, Settings
+from undertone.tuning import losses, training
 
 
 class Model:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from undertone import imbalance
-from undertone.heads import LogisticHead
 from undertone.labels import LabelSpace
 from undertone.models import Examples, Log, Start
 from undertone.models._embedded import Embedded
 from undertone.params import E5Settings, Settings
+from undertone.tuning import imbalance
+from undertone.tuning.heads import LogisticHead
 
 
 class Model(Embedded):

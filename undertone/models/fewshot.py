@@ -6,10 +6,10 @@ from typing import Self
 
 import numpy as np
 
-from undertone import decoder, encoder, language
-from undertone.chat import Builder
 from undertone.labels import LabelSpace, Scores
 from undertone.models import Examples, Log, Start
+from undertone.networks import decoder, encoder, language
+from undertone.networks.chat import Builder
 from undertone.params import FewshotSettings, Settings
 
 

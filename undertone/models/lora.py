@@ -25,21 +25,13 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 
-from undertone import (
-    chat,
-    decoder,
-    encoder,
-    imbalance,
-    language,
-    losses,
-    metrics,
-    packing,
-    training,
-)
-from undertone.chat import Builder, Row
 from undertone.labels import Flags, LabelSpace, Scores
+from undertone.measures import metrics
 from undertone.models import Examples, Log, Start
+from undertone.networks import chat, decoder, encoder, language, packing
+from undertone.networks.chat import Builder, Row
 from undertone.params import LoraSettings, Preference, Settings
+from undertone.tuning import imbalance, losses, training
 
 
 class Model:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from undertone import encoder, imbalance, losses, metrics, pairs, training
-from undertone.heads import LinearHead, LogisticHead
 from undertone.labels import Flags, LabelSpace
+from undertone.measures import metrics
 from undertone.models import Examples, Log, Start, macro_f1
 from undertone.models._embedded import Embedded
+from undertone.networks import encoder
 from undertone.params import SetfitSettings, Settings
+from undertone.tuning import imbalance, losses, pairs, training
+from undertone.tuning.heads import LinearHead, LogisticHead
 
 PLAIN = {"downsample": None, "mixing": 0.0}  # for rows that are drawn already
 

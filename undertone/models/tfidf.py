@@ -13,11 +13,11 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-from undertone import imbalance
-from undertone.heads import LogisticHead
 from undertone.labels import LabelSpace, Scores
 from undertone.models import Examples, Log, Start
 from undertone.params import Settings, TfidfSettings
+from undertone.tuning import imbalance
+from undertone.tuning.heads import LogisticHead
 
 
 class Model:

@@ -1,0 +1,1 @@
+"""What annotators, people or models, are asked and say: prompts, answers, agreement, fusion."""

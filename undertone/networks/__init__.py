@@ -1,0 +1,1 @@
+"""Encoders and decoders: where their weights come from, and running them over texts."""

@@ -1,0 +1,1 @@
+"""People label comments: which ones, in what workbook, and what comes back."""

@@ -1,0 +1,1 @@
+"""Figures for people: the report, its pictures, comparisons of experiments."""

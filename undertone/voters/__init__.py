@@ -1,0 +1,1 @@
+"""Language models label comments: requests, the doors by which answers come in, votes."""

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from undertone import provenance, report, stage
-from undertone.files import read_json, whole
+from undertone import provenance, report, runs, stage
+from undertone.files import md5, read_json, whole
 from undertone.ledger import chain
 from undertone.params import Params
 
@@ -32,6 +32,9 @@ def main(
     released: Path,
     mixes: Path,
     pseudo: Path,
+    searched: Path,
+    trained: Path,
+    ledger: Path,
     pictures: Path,
     out: Path,
     page: Path,
@@ -61,6 +64,8 @@ def main(
         # one that is no candidate any more has left its file behind
         mixes={name: read_json(file) for name, file in learnt.items() if file.is_file()},
         pseudo=read_json(pseudo),
+        searched=read_json(searched),
+        newest=report.newest_run(runs.read(ledger), [md5(trained / name) for name in params.models]),
     )
     before = json.loads(provenance.git("show", f"HEAD:./{evaluated.as_posix()}") or "{}")
     with whole(out) as beside:

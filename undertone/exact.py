@@ -1,14 +1,14 @@
 """Intervals where a bootstrap has none to give: all groups agree, so that no draw differs from another.
 
-Of a share, "all right" and "none right" among so many groups have the exact interval of Clopper & Pearson
-(1934), which there has a closed form; its upper end for none of n, about 3.7 / n, is the two-sided kin of
-the rule of three (Hanley & Lippman-Hand 1983). A group counts as one however many rows it has, as if its
-rows were all of one mind: the most careful reading, since none of them differs, of the effective sample
-size that surveys take (Korn & Graubard 1998). Of other figures, such as F1, there is nothing as simple;
-`told` marks them.
+Of a share, "all right" and "none right" among so many groups have the exact interval of Clopper &
+Pearson (1934), which there has a closed form; its upper end for none of n, about 3.7 / n, is the
+two-sided kin of the rule of three (Hanley & Lippman-Hand 1983). A group counts as one however many rows
+it has, as if they were all of one mind: the most careful reading of the effective sample size that
+surveys take (Korn & Graubard 1998). Of other figures, such as F1, there is nothing as simple; `told`
+marks them.
 
-Differences and sums take the intervals that their two parts have (MOVER, Zou & Donner 2008; for two
-shares it is Newcombe's method 10 of 1998). The parts are taken to be independent.
+Differences take the intervals that their two parts have (MOVER, Zou & Donner 2008; for two shares it is
+Newcombe's method 10 of 1998). The parts are taken to be independent.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ Figure = Mapping[str, float | None]
 
 MARK = "†"  # at a figure without an interval
 MARKED = (
-    f"{MARK} No interval: every draw of the bootstrap gave this very number, as where all texts are right"
-    " or none is. That is not certainty."
+    f"{MARK} No interval: every draw of the bootstrap gave this very number, as where all texts are"
+    " right or none is. That is not certainty."
 )
 
 
@@ -41,7 +41,11 @@ def share(one: Figure, groups: int) -> dict[str, float | None]:
 
 
 def shares(
-    found: Mapping[str, Any], truth: Flags, decided: Flags, valid: metrics.Rows, groups: NDArray[np.int64]
+    found: Mapping[str, Any],
+    truth: Flags,
+    decided: Flags,
+    valid: metrics.Rows,
+    groups: NDArray[np.int64],
 ) -> dict[str, Any]:
     """What `metrics.evaluate` found on these rows, with `share` for each of its shares of rows.
 

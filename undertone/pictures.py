@@ -204,8 +204,8 @@ def reliability(name: str, found: Found, bins: Sequence[Mapping[str, float]], ou
 
 
 def pooled(bins: Sequence[Mapping[str, float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """[bins, (mean score, share that is right, n)]: neighbours together until they hold FEWEST scores; of
-    fewer the share says nothing. What is left at the end joins the last."""
+    """[bins, (mean score, share that is right, n)]: neighbours together until they hold FEWEST scores;
+    of fewer the share says nothing. What is left at the end joins the last."""
     found: list[list[float]] = [[0.0, 0.0, 0.0]]
     for one in bins:
         if found[-1][2] >= FEWEST:
@@ -376,8 +376,8 @@ def pareto(
     return (
         f"No model is both better and faster than {shown}. The release is {release}"
         + ("" if release in front or release not in f1 else f" ({told(release)})")
-        + f". No ONNX variant was measured on test: estimated is {encoder}'s macro-F1 there less what the"
-        " variant loses on validation."
+        + f". No ONNX variant was measured on test: estimated is {encoder}'s macro-F1 there less what"
+        " the variant loses on validation."
     )
 
 
@@ -474,9 +474,7 @@ def _rows(axes: "Axes", labels: Sequence[str]) -> None:
     axes.invert_yaxis()
 
 
-def _notes(
-    axes: "Axes", notes: Sequence[tuple[str, Sequence[tuple[float, float]], float]]
-) -> None:
+def _notes(axes: "Axes", notes: Sequence[tuple[str, Sequence[tuple[float, float]], float]]) -> None:
     """A text beside each disc (text; place, lower and upper end of its interval; radius in points), as
     near as it runs into no other text, disc or interval, and off no side."""
     points = 72 / axes.figure.dpi
@@ -503,7 +501,7 @@ def _notes(
         across, up = next(
             (
                 way
-                for way in sorted(ways, key=lambda way: (abs(way[1]) + _aside(way[0], wide, radius)))
+                for way in sorted(ways, key=lambda way: abs(way[1]) + _aside(way[0], wide, radius))
                 if _free((x + way[0], x + way[0] + wide, y + way[1] - 5, y + way[1] + 5), taken, sides)
             ),
             ways[0],

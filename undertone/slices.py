@@ -53,8 +53,9 @@ def by_column(
 
     A slice has `n`, `groups`, `accuracy` and `macro_f1` (over the labels that its rows have, true or
     decided) as `metrics.evaluate` shows them, and its accuracy's `difference` from that of all other
-    rows, both with the intervals of `exact` where all rows are right or none is, with `p` (see `_p_values`), `p_holm` (Holm 1979, over all slices of all columns) and
-    `significant` (`p_holm` below 0.05). These four are null in a slice that holds all rows.
+    rows, both with the intervals of `exact` where all rows are right or none is, with `p` (see
+    `_p_values`), `p_holm` (Holm 1979, over all slices of all columns) and `significant` (`p_holm` below
+    0.05). These four are null in a slice that holds all rows.
     """
     if not len(table):
         raise Problem("no rows to slice", where=f"codebook {space.codebook}")

@@ -40,6 +40,7 @@ def main(
     page: Path,
 ) -> str:
     figures = read_json(evaluated)
+    models = [trained / name for name in figures["test"]["label"]]
     learnt = {name: mixes / f"{name}.json" for name in figures["test"]["label"]}
     results = report.Results(
         source=source,
@@ -65,7 +66,7 @@ def main(
         mixes={name: read_json(file) for name, file in learnt.items() if file.is_file()},
         pseudo=read_json(pseudo),
         searched=read_json(searched),
-        newest=report.newest_run(runs.read(ledger), [md5(trained / name) for name in params.models]),
+        newest=report.newest_run(runs.read(ledger), [md5(one) for one in models if one.is_dir()]),
     )
     before = json.loads(provenance.git("show", f"HEAD:./{evaluated.as_posix()}") or "{}")
     with whole(out) as beside:

@@ -50,8 +50,8 @@ def evaluate_all(
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Part → reference → candidate → what `metrics.evaluate` returns; intervals of shares that are 0 or 1
-    are those of `exact`.
+    """Part → reference → candidate → what `metrics.evaluate` returns; the intervals of shares that are
+    0 or 1 are those of `exact`.
 
     The references are `label` (what the table's label columns say) and, where there is any on the
     part, `gold`; never mixed. Baselines are candidates too: `majority` always answers the commonest

@@ -249,16 +249,16 @@ def coverage_risk(name: str, curve: Mapping[str, Any], rule: Mapping[str, Any] |
     half = int(np.abs(coverage - 0.5).argmin())
 
     def told(at: int) -> str:
-        return f"{risk[at]:.1%} [{low[at]:.1%}, {high[at]:.1%}]"
+        return _percent({"value": risk[at], "low": low[at], "high": high[at]})
 
     said = (
         f"Of the surest {coverage[half]:.0%} of the texts {name} has {told(half)} wrong, "
         f"of all {told(len(risk) - 1)}"
     )
     if rule is not None:
-        said += f"; with its least confidence it answers {rule['coverage']['value']:.1%}"
+        said += f"; with its least confidence it answers {_percent(rule['coverage'])}"
         if rule["error"]["value"] is not None:
-            said += f", of which {rule['error']['value']:.1%} are wrong"
+            said += f", of which {_percent(rule['error'])} are wrong"
     return f"{said}."
 
 
@@ -386,9 +386,16 @@ def _lost(parity: Mapping[str, float]) -> dict[str, float]:
     return {"value": parity["drop"], "low": parity["low"], "high": parity["high"]}
 
 
+def _percent(one: Mapping[str, float]) -> str:
+    """`3.7% [1.8%, 6.0%]`"""
+    if one["low"] == one["high"]:
+        return f"{one['value']:.1%} without an interval"
+    return f"{one['value']:.1%} [{one['low']:.1%}, {one['high']:.1%}]"
+
+
 def _told(one: Mapping[str, float | None]) -> str:
     """As `metrics.told`; a caption has no footnotes."""
-    return exact.told(one).replace(exact.MARK, ", no draw differs")
+    return exact.told(one).replace(exact.MARK, " without an interval")
 
 
 def _beaten(name: str, f1: Mapping[str, float], ms: Mapping[str, float]) -> bool:

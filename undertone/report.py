@@ -462,9 +462,11 @@ def _linked(function: Callable[..., Any]) -> str:
 
 
 def place(function: Callable[..., Any]) -> tuple[str, int]:
-    """The file of a function or class, relative to the repository, and the line where it begins."""
+    """The file of a function or class, relative to the repository, and the line that names it."""
     path = Path(inspect.getfile(function)).resolve().relative_to(CODE.resolve())
-    return path.as_posix(), inspect.getsourcelines(function)[1]
+    lines, first = inspect.getsourcelines(function)
+    above = next(at for at, line in enumerate(lines) if re.match(r"\s*(async def|def|class) ", line))
+    return path.as_posix(), first + above
 
 
 def _figure(path: Path, sentence: str) -> str:
@@ -981,7 +983,8 @@ def _judge(found: Mapping[str, Any]) -> str:
     return (
         f"Written by {found['model']} after {_count(found['parents'], 'training row')}, in "
         f"{_count(found['requests'], 'request')}. A reason counts texts that those above it let by."
-        f" Another label: by {who[judge['family']]}, macro-F1 {judge['validation_macro_f1']:.3f} on validation."
+        f" Another label: by {who[judge['family']]}, macro-F1 {judge['validation_macro_f1']:.3f} on"
+        " validation."
     )
 
 
@@ -1059,8 +1062,8 @@ def speed(
         "ms: one text at a time, p50 (p95) of the calls of one run, not a value and its interval. A"
         " length is in tokens of the release here and in words in the table of candidates, as not every"
         " candidate has tokens; of these texts nearly each word is one token. texts/s: in the batch that"
-        " answers most. Cold start: from a new process to its first answer. Memory: the process's, at most (when"
-        " loaded)."
+        " answers most. Cold start: from a new process to its first answer. Memory: the process's, at"
+        " most (when loaded)."
     )
     if price:
         told += f" Cost: this machine busy without a pause, at {price.hour:g} {price.currency} an hour."

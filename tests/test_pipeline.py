@@ -13,7 +13,11 @@ from undertone.code import PLUMBING, reached
 from undertone.params import FAMILIES
 
 # Dependencies that no command names: for the order alone, or a base that a model's own folder names.
-ORDER = {("locate", "data/raw/standin"), ("ingest", "data/standin/located.json")}
+ORDER = {
+    ("locate", "data/raw/standin"),
+    ("ingest", "data/standin/located.json"),
+    ("report", "reports/standin/registered.json"),  # registering writes the runs into their ledger
+}
 BASES = {
     "predict": ("models/bases/", "models/adapted/"),
     "prevalence": ("models/bases", "models/adapted/"),

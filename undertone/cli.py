@@ -217,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sync",
         help="send runs recorded offline; make MLflow and reports/runs.jsonl hold the same",
     )
+    sync.add_argument("--missing", action="store_true", help="how to fetch older versions' models")
     sync.set_defaults(run=_sync)
 
     relocate = _command(commands, "relocate", help="repair mlflow.db after the repository was moved")
@@ -620,10 +621,10 @@ def _lineage(given: argparse.Namespace) -> None:
         )
 
 
-def _sync(_: argparse.Namespace) -> int:
+def _sync(given: argparse.Namespace) -> int:
     from undertone.sync import sync
 
-    done, trouble = sync()
+    done, trouble = sync(missing=given.missing)
     print("\n".join(done))
     for line in trouble:
         print(f"undertone: {line}", file=sys.stderr)

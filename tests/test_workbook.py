@@ -354,10 +354,12 @@ def test_a_title_above_the_header_is_told_by_the_row_of_the_header(tmp_path: Pat
     header = HEADER.replace('1"', '3"')
     sheet = f'<worksheet xmlns="{MAIN}"><sheetData>{title}{header}</sheetData></worksheet>'
     pack(tmp_path / "c.xlsx", parts(sheet=sheet))
-    told = "c.xlsx, sheet 评论: the wanted columns are not in row 1, but in row 3. Set ingest.lab.header: 3."
     with pytest.raises(Problem) as problem:
         read(tmp_path)
-    assert str(problem.value) == told
+    assert str(problem.value) == (
+        "c.xlsx, sheet 评论: the wanted columns are not in row 1, but in row 3."
+        " Set ingest.lab.header: 3."
+    )
     (tmp_path / "c.xlsx").unlink()
     (tmp_path / "d.csv").write_text("Comments of June\nid,text,posted\n1,a,\n", "utf-8")
     with pytest.raises(Problem, match=r"^d\.csv: .* Set ingest\.lab\.header: 2\.$"):

@@ -327,8 +327,11 @@ def _ledger(given: argparse.Namespace) -> None:
     from undertone import ledger
     from undertone.params import read_params
 
-    source = given.source or read_params().data.source
-    print(ledger.told(ledger.begun(Path("reports") / source / "rows")))
+    params = read_params()
+    source = given.source or params.data.source
+    asked = params.request.get(source)
+    without = () if asked is None or asked.voters else ledger.VOTED
+    print(ledger.told(ledger.begun(Path("reports") / source / "rows"), without))
 
 
 def _analyse(given: argparse.Namespace) -> None:

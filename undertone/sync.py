@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from undertone import lineage, registry, runs, tracking
-from undertone.errors import Problem
+from undertone.errors import Problem, counted
 from undertone.files import md5, root
 from undertone.runs import Ledger, Line
 
@@ -32,10 +32,10 @@ def sync(*, missing: bool = False) -> tuple[list[str], list[str]]:
     new = len(joined.runs) - len(ledger.runs), len(joined.versions) - len(ledger.versions)
     done = [
         *([f"sent what was recorded of {', '.join(sent)}"] if sent else []),
-        *([f"{_count(made, 'run')} of {runs.LEDGER} made in MLflow"] if made else []),
+        *([f"{counted(made, 'run')} of {runs.LEDGER} made in MLflow"] if made else []),
         *registered,
         *(
-            [f"{runs.LEDGER}: {_count(new[0], 'run')} and {_count(new[1], 'version')} more"]
+            [f"{runs.LEDGER}: {counted(new[0], 'run')} and {counted(new[1], 'version')} more"]
             if any(new)
             else [f"{runs.LEDGER} brought up to date"]
             if changed
@@ -44,7 +44,7 @@ def sync(*, missing: bool = False) -> tuple[list[str], list[str]]:
     ]
     if not done:
         there = len(joined.versions) - len(absent)
-        same = f"{_count(len(joined.runs), 'run')} and {_count(there, 'version')}"
+        same = f"{counted(len(joined.runs), 'run')} and {counted(there, 'version')}"
         done = [f"nothing to do: MLflow and {runs.LEDGER} hold the same {same}"]
     lock = (folder / "dvc.lock").read_text("utf-8") if (folder / "dvc.lock").is_file() else ""
     current = [line.tags["dvc.path"] for line in absent if line.tags["model.md5"] in lock]
@@ -52,10 +52,10 @@ def sync(*, missing: bool = False) -> tuple[list[str], list[str]]:
     if older and missing:
         done += [f"{_shown(line)}: its model is not here. {_fetch(line, folder)}" for line in older]
     elif older:
-        what = f"{_count(len(older), 'older version')} not registered here, without the models"
+        what = f"{counted(len(older), 'older version')} not registered here, without the models"
         done.append(f"{what}: `undertone sync --missing` says how to fetch them")
     if current:
-        what = f"{_count(len(current), 'version')} not registered, as the models are not here"
+        what = f"{counted(len(current), 'version')} not registered, as the models are not here"
         trouble.append(f"{what}. `dvc pull {' '.join(sorted(set(current)))}`, then `undertone sync`")
     return done, [*trouble, *refused]
 
@@ -109,7 +109,3 @@ def _fetch(line: Line, folder: Path) -> str:
     if not commit:
         return "No commit's dvc.lock holds it."
     return f"`git checkout {commit}`, `dvc pull {path}`, then `undertone sync`"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

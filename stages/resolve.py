@@ -5,6 +5,7 @@ from pathlib import Path
 
 from undertone import code, stage
 from undertone.bases import check_name
+from undertone.errors import counted
 from undertone.files import whole, write_json
 from undertone.models import Recipe
 from undertone.params import Params
@@ -33,7 +34,7 @@ def main(params: Params, *, out: Path) -> str:
             shutil.copytree(folder / name, folder / PSEUDO / name)
     absent = [name for name in params.pseudo.candidates if name not in candidates]
     nobody = f"; no pseudo-labels, as models has no {absent[0]}" if absent else ""
-    return f"{len(candidates)} candidates: {', '.join(candidates)}{nobody}"
+    return f"{counted(len(candidates), 'candidate')}: {', '.join(candidates)}{nobody}"
 
 
 if __name__ == "__main__":

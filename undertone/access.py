@@ -149,7 +149,8 @@ def _ssh(system: Any, name: str, contact: str) -> Iterator[Check]:
     proxy = setting("ProxyCommand", None)
     proxy = proxy if proxy and proxy != "none" else None
     if not proxy and _PLACEHOLDER.search(address):
-        remedy = f"{contact} sets the real one by `dvc remote modify {name} url URL`, and commits .dvc/config."
+        command = f"dvc remote modify {name} url URL"
+        remedy = f"{contact} sets the real one by `{command}`, and commits .dvc/config."
         yield Check("server", f"{address} is a placeholder, and nobody's", remedy)
         return
     if not proxy:

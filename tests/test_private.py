@@ -252,4 +252,4 @@ def test_a_source_without_its_folders_is_told_what_to_make(folder: Path) -> None
     ):
         locate.main(given, source="own", out=out)
     sharing.kept_by_git("own")
-    assert locate.main(given, source="own", out=out) == "1 files of own"
+    assert locate.main(given, source="own", out=out) == "1 file of own"

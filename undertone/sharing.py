@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Literal
 from ruamel.yaml import YAML
 
 from undertone import files, integrity
-from undertone.errors import Problem, first_line, without_password
+from undertone.errors import Problem, counted, first_line, without_password
 from undertone.params import Source
 from undertone.prescan import kind_of
 
@@ -64,7 +64,8 @@ def add(
         with files.whole(targets[path]) as beside:
             shutil.copyfile(path, beside)
     [remote] = track(folder)
-    lines = [f"{folder}: {len(_tables(folder))} files, {files.size(folder):,} bytes, tracked by DVC"]
+    count = counted(len(_tables(folder)), "file")
+    lines = [f"{folder}: {count}, {files.size(folder):,} bytes, tracked by DVC"]
     kept = kept_by_git(source)
     if push:
         _dvc("push", *(["--remote", remote] if remote else []), str(pointer))

@@ -224,7 +224,7 @@ def test_the_standin_needs_no_private_answers_and_does_not_run_again_for_them(
         path = Path("data/raw") / part / "own.jsonl"
         path.parent.mkdir()
         path.write_text("{}\n")
-        assert sharing.track(path.parent) == "private"
+        assert sharing.track(path.parent) == ["private"]
     with Repo() as repo:
         repo.push()
     git("add", "-A")

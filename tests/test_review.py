@@ -589,7 +589,7 @@ def test_rows_are_asked_about_once_and_a_queue_of_others_is_taken(
     assert "no row is left to ask about" in capsys.readouterr().err
     queue.assign(id=["001", "004", "003"]).to_parquet("queue.parquet")
     assert cli.main(["review", "--queue", "queue.parquet", "--out", "more.xlsx"]) == 0
-    assert "2 of the queue left out, as people were asked about them before" in capsys.readouterr().out
+    assert "2 of its 3 rows left out: asked about or labelled before" in capsys.readouterr().out
     queue.assign(id=["001", "002", "nobody"]).to_parquet("queue.parquet")
     assert cli.main(["review", "--queue", "queue.parquet"]) == 1
     assert "1 of 3 rows are not among the comments" in capsys.readouterr().err

@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 repro: $(READY) ## run the pipeline (stand-in data unless params.yaml says otherwise)
 	@echo "repro: dvc repro"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	@echo "repro: undertone sync" # where DVC has nothing to register, this clone's MLflow has yet nothing
+	@$(BIN)/undertone sync || echo "repro: the results are here; MLflow gets the rest by \`undertone sync\`"
 
 test: lint ## linters and the whole default suite
 	@echo "test: pytest"

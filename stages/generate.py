@@ -31,7 +31,8 @@ def main(
     with whole(out) as folder:
         folder.mkdir()
         if settings is None:
-            return doors.nobody(folder)
+            doors.nobody(folder)
+            return "nothing is to be generated"
         writers = {writing.WRITER: settings.writer}
         match settings.door:
             case "files":

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from undertone import stage
-from undertone.errors import Problem
+from undertone.errors import Problem, counted
 from undertone.files import write_json
 from undertone.params import Params
 
@@ -27,7 +27,7 @@ def main(params: Params, *, source: str, out: Path) -> str:
             remedy = f"`mkdir -p {folder} && touch {folder}/.gitkeep`, and commit it."
             raise Problem("stages read it, and it isn't there", where=str(folder), remedy=remedy)
     write_json(out, {"source": source})
-    return f"{len(names)} files of {source}"
+    return f"{counted(len(names), 'file')} of {source}"
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def main(
     texts = [table["text"].tolist(), judged["text"].tolist()]
     spaces: list[LabelSpace] = []
     scores: list[list[Scores]] = []
-    for name in own.candidates if len(table) else ():
+    ensemble = read_json(recipes / "candidates.json")["candidates"]
+    for name in ensemble if len(table) else ():
         chosen = models.Recipe.load(recipes / name / "recipe.json")
         mix = Mix.model_validate(read_json(recipes / name / "mix.json")["weights"])
         start = models.Start.of(

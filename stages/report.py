@@ -5,9 +5,9 @@ from pathlib import Path
 
 from undertone import stage
 from undertone.corpus.ledger import chain
-from undertone.files import read_json, whole
+from undertone.files import md5, read_json, whole
 from undertone.params import Params
-from undertone.records import provenance
+from undertone.records import provenance, runs
 from undertone.reporting import report
 
 
@@ -35,11 +35,15 @@ def main(
     mixes: Path,
     pseudo: Path,
     doubt: Path,
+    searched: Path,
+    trained: Path,
+    ledger: Path,
     pictures: Path,
     out: Path,
     page: Path,
 ) -> str:
     figures = read_json(evaluated)
+    models = [trained / name for name in figures["test"]["label"]]
     learnt = {name: mixes / f"{name}.json" for name in figures["test"]["label"]}
     results = report.Results(
         source=source,
@@ -65,6 +69,8 @@ def main(
         mixes={name: read_json(file) for name, file in learnt.items() if file.is_file()},
         pseudo=read_json(pseudo),
         doubt=read_json(doubt),
+        searched=read_json(searched),
+        newest=report.newest_run(runs.read(ledger), [md5(one) for one in models if one.is_dir()]),
     )
     before = json.loads(provenance.git("show", f"HEAD:./{evaluated.as_posix()}") or "{}")
     with whole(out) as beside:

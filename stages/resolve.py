@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from undertone import code, stage
+from undertone.errors import counted
 from undertone.files import whole, write_json
 from undertone.models import Recipe
 from undertone.networks.bases import check_name
@@ -28,10 +29,12 @@ def main(params: Params, *, out: Path) -> str:
             write_json(folder / name / "mix.json", {"name": settings.mix, "weights": mix})
             Recipe(name, settings, code.digest({family, *reached})).save(folder / name / "recipe.json")
         # what labels the pool, in a place of its own: another candidate's change is none of it
-        write_json(folder / PSEUDO / "candidates.json", {"candidates": params.pseudo.candidates})
-        for name in params.pseudo.candidates:
+        write_json(folder / PSEUDO / "candidates.json", {"candidates": params.ensemble()})
+        for name in params.ensemble():
             shutil.copytree(folder / name, folder / PSEUDO / name)
-    return f"{len(candidates)} candidates: {', '.join(candidates)}"
+    absent = [name for name in params.pseudo.candidates if name not in candidates]
+    nobody = f"; no pseudo-labels, as models has no {absent[0]}" if absent else ""
+    return f"{counted(len(candidates), 'candidate')}: {', '.join(candidates)}{nobody}"
 
 
 if __name__ == "__main__":

@@ -103,6 +103,24 @@ REVIEWED = {
 }  # fmt: skip
 
 
+MACHINE = {
+    "versions": {"numpy": "2"}, "processor": "p", "gpu": None, "threads": 2, "system": "s",
+    "python": "3",
+}  # fmt: skip
+SEARCHED = {
+    "pool": 1,
+    "labels": {
+        "wry": {
+            "examples_of_the_codebook": 3, "examples_of_the_training_part": 12, "other_examples": 40,
+            "looked_through": 1, "found": 1,
+            "score": {"lowest": 0.1, "median": 0.1, "highest": 0.1},
+            "score_of_examples": {"lowest": -0.1, "median": 0.2, "highest": 0.3},
+        },
+    },
+    "random": {"rows": 0, "inclusion": None},
+}  # fmt: skip
+
+
 def results(*, many: bool = False) -> report.Results:
     rows, own = table(many=many), space(many=many)
     asked = judges(rows, many=many)
@@ -144,15 +162,13 @@ def results(*, many: bool = False) -> report.Results:
         curves=evaluation.curves(rows, asked, own, **drawn),
         slices=evaluation.by_slice(rows, asked, own, ["meta.site"], min_rows=5, **drawn),
         selection=evaluation.select(evaluated, compared, costs, ["good"], "macro_f1"),
-        cost={"words": 12, "candidates": costs},
+        cost={"machine": MACHINE, "words": 12, "candidates": costs},
         prevalence={"judge": "good", **shares},
         reviewed=REVIEWED,
-        manifest={"codebook": "moods", "candidate": "good", "variant": "int8"},
+        manifest={"codebook": "moods", "candidate": "good", "variant": "int8",
+                  "data": {"comments": "0123456789abcdef"}},
         latency={
-            "machine": {
-                "versions": {"numpy": "2"}, "processor": "p", "gpu": None, "threads": 2, "system": "s",
-                "python": "3",
-            },
+            "machine": MACHINE,
             "encoder": "good",
             "models": {
                 name: {"bytes": size, "starts": 1, "cold_start_ms": 1234.0, "loaded_bytes": size,
@@ -189,4 +205,6 @@ def results(*, many: bool = False) -> report.Results:
         mixes=MIXES,
         pseudo={},
         doubt={"candidate": "good", "part": "validation", "draws": 2, "planted": []},
+        searched=SEARCHED,
+        newest={"name": "good", "commit": "abcdef01", "date": "2026-01-02", "dirty": "true"},
     )  # fmt: skip

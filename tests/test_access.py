@@ -55,6 +55,14 @@ def test_a_remote_that_is_not_there_is_told_with_those_that_are(folder: Path) ->
     assert "Ask the owner of this repository for its address" in failures()["remote"]
 
 
+def test_the_placeholder_of_a_fresh_clone_is_told_as_that(folder: Path) -> None:
+    (folder / ".dvc/config").write_text((ROOT / ".dvc/config").read_text())
+    assert failures() == {
+        "server": "fails  server: data.example.org is a placeholder, and nobody's → the owner of this"
+        " repository sets the real one by `dvc remote modify private url URL`, and commits .dvc/config."
+    }
+
+
 def test_a_remote_that_does_not_verify_fails(folder: Path) -> None:
     configure(folder, str(folder.with_name("srv")), verify="false")
     assert failures()["verify"].endswith(

@@ -116,9 +116,14 @@ def test_a_cell_can_say_that_none_of_many_labels_applies(tmp_path: Path) -> None
 
 def test_a_value_outside_the_codebook_is_refused_without_being_shown(tmp_path: Path) -> None:
     with pytest.raises(Problem) as problem:
-        comments(tmp_path, "text|label\na|fair\nb|secret", labels=NAME)
+        comments(tmp_path, "text|label\na|fair\nb|secret\nc|chilly or so", labels=NAME)
     told = str(problem.value)
-    assert told.startswith("c.csv, row 3, column label: no label of codebook tiny, which has fair, cold")
+    it_has = "It has Fair play (fair, 1), 冷 (cold, 2, chilly, or so)"
+    assert told.splitlines()[:2] == [
+        f"c.csv, row 3, column label: no label of codebook tiny. {it_has}",
+        "c.csv, row 4, column label: no label of codebook tiny, the nearest is 'chilly, or so'."
+        f" {it_has}",
+    ]
     assert "secret" not in told
     with pytest.raises(Problem, match="row 2, column label"):  # one label a comment
         comments(tmp_path, "text|label\na|fair;cold", labels=NAME)

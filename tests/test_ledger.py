@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from undertone.corpus.ledger import STAGES, Ledger, begun, chain, told
+from undertone.corpus.ledger import STAGES, VOTED, Ledger, begun, chain, told
 from undertone.errors import Problem
 from undertone.files import write_json
 
@@ -103,3 +103,10 @@ def test_the_chain_is_told_in_aligned_columns(tmp_path: Path) -> None:
     assert lines[3] == "request    1,190     1,190"
     assert lines[-1] == "from 1,203 rows in the files to 1,150 left by split"
     assert len(lines) == len(STAGES) + 2
+
+
+def test_where_nobody_votes_the_stages_of_the_voters_are_left_out(tmp_path: Path) -> None:
+    lines = told(chain(saved(tmp_path)), VOTED).splitlines()
+    shown = [line.split()[0] for line in lines[1:-1]]
+    assert shown == ["ingest", "clean", "label", "split"]
+    assert "request" in told([Ledger("request", 1190, 1189, {"not asked": 1})], VOTED)

@@ -171,6 +171,19 @@ def test_what_mixes_and_ensembles_cannot_be_is_told(
     assert line.startswith(f"params.yaml: {told}")
 
 
+def test_one_candidate_alone_needs_no_word_on_an_ensemble(tmp_path: Path) -> None:
+    others = [name for name in read_params(SHIPPED).models if name != "bert"]
+    alone = read_params(overridden(tmp_path, *(f"~models.{name}" for name in others)))
+    assert (list(alone.models), alone.ensemble()) == (["bert"], [])
+    assert read_params(SHIPPED).ensemble() == read_params(SHIPPED).pseudo.candidates != []
+
+
+def test_where_a_mix_weighs_pseudo_labels_the_switch_is_named(tmp_path: Path) -> None:
+    (line,) = faults(tmp_path, "~models.e5")
+    assert line.endswith("or write `candidates: []`, and tfidf_wide has no pseudo-labels.")
+    read_params(overridden(tmp_path, "~models.e5", "pseudo.candidates=[]"))
+
+
 def test_faults_of_several_mixes_are_told_at_once(tmp_path: Path) -> None:
     found = faults(tmp_path, "+models.e5.mix=wide", "+models.bert.mix=gone", "pseudo.candidates=[x]")
     assert len(found) == 3

@@ -13,7 +13,11 @@ from undertone.code import PLUMBING, reached
 from undertone.params import FAMILIES
 
 # Dependencies that no command names: for the order alone, or a base that a model's own folder names.
-ORDER = {("locate", "data/raw/standin"), ("ingest", "data/standin/located.json")}
+ORDER = {
+    ("locate", "data/raw/standin"),
+    ("ingest", "data/standin/located.json"),
+    ("report", "reports/standin/registered.json"),  # registering writes the runs into their ledger
+}
 BASES = {
     "predict": ("models/bases/", "models/adapted/"),
     "prevalence": ("models/bases", "models/adapted/"),
@@ -103,7 +107,8 @@ def parameters_read(module: Path) -> set[str]:
     longest = {
         one for one in found if not any(other.startswith((f"{one}.", f"{one}[")) for other in found)
     }
-    return longest - {"candidates", "twins"}  # methods: resolve declares what they are made of
+    # methods: resolve declares what they are made of
+    return longest - {"candidates", "ensemble", "twins"}
 
 
 def test_resolve_declares_every_family_section(stages: Mapping[str, Any]) -> None:

@@ -287,7 +287,7 @@ def test_a_pilot_of_few_authors_asks_for_more_rows() -> None:
 def test_a_width_that_the_corpus_is_too_small_for_is_said_so() -> None:
     pilot = Pilot.assumed(0.3, 0.9, 500)
     assert prevalence.rows_needed(0.01, pilot) == {"by_hand": None, "corrected": None}
-    assert "more than there are" in prevalence.plan(0.01, {"mild": pilot})
+    assert "more than the 500 there are" in prevalence.plan(0.01, {"mild": pilot})
     few, many = (
         prevalence.rows_needed(0.06, Pilot.assumed(0.3, 0.9, rows))["corrected"]
         for rows in (100_000, 3000)

@@ -224,7 +224,7 @@ def test_the_standin_needs_no_private_answers_and_does_not_run_again_for_them(
         path = Path("data/raw") / part / "own.jsonl"
         path.parent.mkdir()
         path.write_text("{}\n")
-        assert sharing.track(path.parent) == "private"
+        assert sharing.track(path.parent) == ["private"]
     with Repo() as repo:
         repo.push()
     git("add", "-A")
@@ -252,4 +252,4 @@ def test_a_source_without_its_folders_is_told_what_to_make(folder: Path) -> None
     ):
         locate.main(given, source="own", out=out)
     sharing.kept_by_git("own")
-    assert locate.main(given, source="own", out=out) == "1 files of own"
+    assert locate.main(given, source="own", out=out) == "1 file of own"

@@ -260,6 +260,7 @@ def run(folder: Path, settings: Pseudo) -> str:
         mix = Mix(table=1.0).model_dump()
         write_json(folder / "recipes" / name / "mix.json", {"name": "own", "weights": mix})
         write_json(folder / "instructions" / f"{name}.json", {})
+    write_json(folder / "recipes" / "candidates.json", {"candidates": settings.candidates})
     return stage(
         read_params().model_copy(update={"pseudo": settings}),
         source="standin",

@@ -204,7 +204,7 @@ def test_a_version_that_is_not_there_is_a_problem_that_says_which_are(name: str,
 
 @pytest.mark.usefixtures("store")
 def test_an_empty_registry_says_how_to_fill_it() -> None:
-    with pytest.raises(Problem, match=r"Run `dvc repro`; where reports/runs\.jsonl has versions"):
+    with pytest.raises(Problem, match=r"^registry: is empty\. Run `undertone sync`"):
         registry.find("1")
 
 

@@ -18,8 +18,11 @@ from undertone.corpus.ledger import STAGES, Ledger
 from undertone.deployment import latency
 from undertone.files import write_json
 from undertone.labels import LabelSpace
-from undertone.measures import evaluation, metrics
+from undertone.measures import evaluation, exact, metrics
 from undertone.params import read_params
+from undertone.records import runs
+from undertone.records.journal import Record
+from undertone.records.provenance import COMMIT
 from undertone.reporting import pictures, report
 
 SPACE = LabelSpace.of("c", ["a", "b"])
@@ -68,7 +71,7 @@ def test_rows_below_the_majority_are_marked() -> None:
     }
     found = evaluation.evaluate_all(rows, judges, SPACE, draws=100, seed=0)
     shown = board(found, champion="good", encoder="good").splitlines()
-    assert shown[2].startswith("| **good** | champion, encoder | 1.000 [1.000, 1.000] | 1.000 [")
+    assert shown[2].startswith("| **good** | champion, encoder | 1.000† | 1.000† |")
     assert shown[2].endswith("| 1.2 |")
     assert [line for line in shown if "(below majority)" in line] == [
         line for line in shown if line.startswith(("| bad |", "| stratified |"))
@@ -116,7 +119,7 @@ def test_teachers_are_compared_with_people_only_and_stand_last_on_the_board() ->
     assert "teachers" not in found["test"]["label"]
     assert found["test"]["gold"]["teachers"]["overall"]["accuracy"]["value"] == 0
     shown = board(found, champion="good", encoder="good").split("\n\n")[0]
-    assert shown.splitlines()[-1] == "| teachers |  |  |  |  |  | 0.000 [0.000, 0.000] |  |"
+    assert shown.splitlines()[-1] == "| teachers |  |  |  |  |  | 0.000† |  |"
 
 
 def test_voters_are_shown_with_outcomes_agreement_and_what_people_think_of_them() -> None:
@@ -211,7 +214,9 @@ def test_the_board_shows_valid_answers_where_some_are_missing() -> None:
     told = f"0.800 [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
     assert by_name["**silent**"]["accuracy, test"] == told
     assert by_name["**silent**"]["valid answers, test"] == "80 (80.0%)"
-    assert by_name["**silent**"]["their accuracy"] == "1.000 [1.000, 1.000]"
+    groups = found["test"]["label"]["silent"]["groups"]
+    assert by_name["**silent**"]["their accuracy"].startswith("1.000 [0.9")
+    assert groups > 60
     assert by_name["majority"]["valid answers, test"] == "100 (100.0%)"
 
 
@@ -235,7 +240,7 @@ def test_teachers_stand_in_the_column_of_gold_also_beside_valid_answers() -> Non
 
 def test_the_page_shows_which_labels_got_no_valid_answer() -> None:
     one = with_a_silent_candidate()["test"]["label"]
-    blocks = report._by_label(one, "silent", "x").blocks
+    blocks = report._by_label(one, "silent", "x", "label").blocks
     of, confusion = (blocks[at].splitlines() for at in (0, 2))
     assert of[0] == "| label | rows | precision | recall | F1 | accuracy |"
     assert confusion[0] == "|  | a | b | no valid answer |"
@@ -243,18 +248,68 @@ def test_the_page_shows_which_labels_got_no_valid_answer() -> None:
         counts = [int(cell) for cell in line.split("|")[2:-1]]
         assert sum(counts) == one["silent"]["labels"][label]["support"]
         assert counts[-1] > 0
-    assert "no valid answer" not in "".join(report._by_label(one, "bad", "x").blocks)
+    assert "no valid answer" not in "".join(report._by_label(one, "bad", "x", "label").blocks)
     many = with_a_silent_candidate(many=True)["test"]["label"]
-    shown = report._by_label(many, "silent", "x").blocks[0]
+    shown = report._by_label(many, "silent", "x", "label").blocks[0]
     assert shown.startswith("| label | rows | no valid answer | precision | recall | F1 | accuracy |")
     a = table(300)["label.a"].astype(int)
     assert f"| a | {a[2::3].sum()} | {a[5::15].sum()} | 1.000" in shown
 
 
-def test_the_page_has_the_champions_report_as_scikit_learn_writes_it() -> None:
+def test_the_champions_labels_and_averages_have_intervals() -> None:
     found = outcomes.results()
-    written = metrics.classification_report(found.evaluated["test"]["label"]["good"])
-    assert f"```text\n{written.rstrip()}\n```" in report.page(found)
+    own = found.evaluated["test"]["label"]["fair"]
+    _, lines = cells(report._by_label({"fair": own}, "fair", "x", "label").blocks[0])
+    assert [line[0] for line in lines] == [*own["labels"], "macro average", "weighted average"]
+    names = ("precision", "recall", "f1")
+    assert lines[-2][2:5] == [metrics.told(own["overall"][f"macro_{name}"]) for name in names]
+    assert all("[" in cell for line in lines for cell in line[2:5])
+
+
+def test_a_number_without_an_interval_is_marked_and_the_mark_told_below_it() -> None:
+    page = report.page(outcomes.results())
+    marked = [part for part in page.split("\n## ") if "†" in part]
+    assert marked
+    assert all(part.count(exact.MARKED) == 1 for part in marked)
+    assert not re.search(r"([-+]?\d\.\d{3}) \[\1, \1\]", page)
+
+
+def test_the_first_line_says_source_data_run_and_machine() -> None:
+    found = outcomes.results()
+    assert report.page(found).split("\n\n")[1] == (
+        "Source: somewhere; data: split.parquet, md5 `01234567`; newest run behind a model on it: good"
+        " of 2026-01-02, commit `abcdef01` and changes that were not committed; latencies: of p,"
+        " 2 threads, s, and of no other machine."
+    )
+    assert "no run behind its models" in report.page(replace(found, newest={}))
+
+
+def test_the_newest_run_is_of_those_that_made_the_models_and_a_repeated_one_changes_nothing() -> None:
+    def record(run: str, end: int, digest: str) -> Record:
+        tags = {"model.md5": digest, COMMIT: f"{run}{'0' * 39}", "git.dirty": "false"}
+        return Record(
+            id=run, experiment="x", name=run, start=0, end=end, status="FINISHED", params={}, tags=tags,
+            data={}, points=(),
+        )  # fmt: skip
+
+    day = 86_400_000
+    known = [record("a", day, "one"), record("b", 2 * day, "two"), record("c", 3 * day, "one")]
+    known += [record("d", 4 * day, "another")]
+    ledger = runs.Ledger({one.id: one for one in known})
+    assert report.newest_run(ledger, ["one", "two"]) == {
+        "name": "b", "commit": "b0000000", "date": "1970-01-03", "dirty": "false",
+    }  # fmt: skip
+    assert report.newest_run(ledger, ["one"])["name"] == "a"
+    assert report.newest_run(ledger, ["unknown"]) == {}
+
+
+def test_what_people_label_next_is_shown_with_how_it_was_found() -> None:
+    found = outcomes.results()
+    (section,) = [one for one in report.page(found).split("\n## ") if one.startswith("search\n")]
+    assert "1 row in the pool that nobody has looked at; 0 by chance." in section
+    assert "| wry | 3 | 12 | 1 | 1 | 0.100, 0.100, 0.100 | -0.100, 0.200, 0.300 |" in section
+    nothing = {**outcomes.SEARCHED, "labels": {}}
+    assert "no label is looked for" in report.page(replace(found, searched=nothing))
 
 
 def test_figures_that_need_scores_are_shown_of_those_who_have_them() -> None:
@@ -277,7 +332,7 @@ def test_a_slice_that_differs_is_marked_with_the_direction() -> None:
         marks.append(cells(report._slices(found))[1][0][-1])
     assert marks == ["**lower**", "**higher**", ""]
     alone = one | {"difference": {"value": None, "low": None, "high": None}, "p_holm": None}
-    assert cells(report._slices({"c": {"s": alone | {"significant": None}}}))[1][0][-3:] == ["", "", ""]
+    assert cells(report._slices({"c": {"s": alone | {"significant": None}}}))[1][0][-2:] == ["", ""]
 
 
 def test_every_section_links_to_files_and_stages_that_exist() -> None:
@@ -287,12 +342,33 @@ def test_every_section_links_to_files_and_stages_that_exist() -> None:
     assert len(stages) > 5
     here = Path(__file__).parents[1] / "reports" / "somewhere"
     assert all((here / link).resolve().is_file() for link in stages)
+    functions = re.findall(r"made by \[[\w.]*?(\w+)\]\(([^)#]+)#L(\d+)\)", page)
+    assert len({name for name, _, _ in functions}) > 8
+    for name, file, line in functions:
+        (text,) = (here / file).resolve().read_text("utf-8").splitlines()[int(line) - 1 : int(line)]
+        assert re.match(rf"(def|class) {name}\b", text)
     for name in (
         *("evaluation", "comparisons", "slices", "split", "prevalence", "review", "latency", "cost"),
     ):
         assert f"{name}.json" in links
     for section in page.split("\n## ")[1:-1]:
         assert "\nFrom [" in section
+
+
+def test_every_key_beside_a_file_is_in_it() -> None:
+    found, checked = outcomes.results(), 0
+    files = {
+        "evaluation": found.evaluated, "comparisons": found.compared, "curves": found.curves,
+        "slices": found.slices, "selection": found.selection, "cost": found.cost,
+        "prevalence": found.prevalence, "review": found.reviewed, "search": found.searched,
+        "split": found.split, "latency": found.latency, "release": found.released,
+    }  # fmt: skip
+    for name, key in re.findall(r"\[(\w+)\.json\]\(\w+\.json\) at `([^`]+)`", report.page(found)):
+        place = files[name]
+        for part in key.split("."):
+            place = place[part]
+        checked += 1
+    assert checked > 15
 
 
 def test_only_what_differs_is_told_as_changed() -> None:
@@ -435,7 +511,7 @@ def test_mixes_are_shown_with_what_they_are_worth_and_pseudo_labels_with_how_oft
     gold = found.evaluated["validation"]["gold"]
     assert head[3] == f"macro-F1, validation, gold (n={gold['majority']['n']:,})"
     assert [line[3] for line in lines] == [
-        metrics.told(gold[name]["overall"]["macro_f1"]) for name in outcomes.MIXES
+        exact.told(gold[name]["overall"]["macro_f1"]) for name in outcomes.MIXES
     ]
     assert [line[-1] for line in lines] == ["", "not kept", "not kept"]
     assert lines[1][-3].startswith(f"{mixes['fair']['difference']['value']:+.3f} [")
@@ -497,7 +573,7 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
         "curves": found.curves,
         "slices": found.slices, "selection": found.selection, "cost": found.cost,
         "prevalence": {}, "reviewed": found.reviewed, "latency": found.latency,
-        "released": found.released, "release/manifest": found.manifest,
+        "released": found.released, "release/manifest": found.manifest, "searched": found.searched,
     }.items():  # fmt: skip
         write_json(at / f"{name}.json", content)
     for name, content in [*found.mixes.items(), ("gone", {"name": "own", "rows": {}})]:
@@ -534,6 +610,9 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
         mixes=at / "mixes",
         pseudo=at / "pseudo.json",
         doubt=at / "doubt.json",
+        searched=at / "searched.json",
+        trained=at / "trained",
+        ledger=at / "runs.jsonl",
         pictures=at / "pictures",
         out=at / "report.md",
         page=at / "report.html",
@@ -541,6 +620,9 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
     written = (at / "report.md").read_text("utf-8")
     assert written.startswith("# moods on somewhere\n")
     assert "## prevalence" not in written
+    assert "](report.html)" in written
+    assert "no run behind its models is in reports/runs.jsonl yet" in written
+    assert 'href="report.html"' not in (at / "report.html").read_text("utf-8")
     shown = Page((at / "report.html").read_text("utf-8"))
     assert sorted(shown.captions + shown.folded) == sorted(said.values())
 
@@ -548,7 +630,7 @@ def test_the_stages_write_what_they_read_as_both_pages(tmp_path: Path) -> None:
 def test_reviews_are_shown_with_their_counts_and_agreement_and_only_where_there_are_any() -> None:
     found = outcomes.results()
     (section,) = [one for one in report.page(found).split("\n## ") if one.startswith("review\n")]
-    assert "Of 60 rows asked about 57 are reviewed and 1 not yet; 2 are gone" in section
+    assert "Rows asked about: 60; reviewed 57, not yet 1, gone or with another text by now 2." in section
     assert "| low confidence | 20 | 20 | 19 |" in section
     assert "Krippendorff's alpha over all reviewers: 0.800 [0.700, 0.900]." in section
     assert "\n## review\n" not in report.page(replace(found, reviewed={}))
@@ -593,9 +675,9 @@ def test_every_candidate_and_variant_has_its_speed_memory_and_cost() -> None:
     assert table["onnx-int8"] == {
         "model": "**onnx-int8**",
         "": "release",
-        "ms, 12 tokens": "2.00 (24.0)",
-        "ms, 128 tokens": "21.3 (256.0)",
-        "comments/s, 128 tokens (batch)": "94 (8)",
+        "ms a text of 12 tokens": "2.00 (24.0)",
+        "ms a text of 128 tokens": "21.3 (256.0)",
+        "texts/s of 128 tokens (batch)": "94 (8)",
         "EUR a million": "1.07",  # 0.36 an hour is 0.0001 a second, in which it answers 93.75
         "cold start, s": "1.2",
         "memory, MB": "4 (2)",
@@ -623,7 +705,7 @@ def test_a_percentile_of_few_calls_is_not_shown() -> None:
     found = outcomes.results().latency
     for row in found["rows"]:
         row["calls"] = {1: 19, 8: 99}[row["batch"]]
-    assert speeds(measured=found)[1]["good"]["ms, 12 tokens"] == "8.00"
+    assert speeds(measured=found)[1]["good"]["ms a text of 12 tokens"] == "8.00"
     head, lines = cells(report._latency(found))
     p95, p99 = head.index("p95 ms"), head.index("p99 ms")
     assert {(line[2], bool(line[p95]), bool(line[p99])) for line in lines} == {

@@ -513,7 +513,10 @@ def test_from_the_pipeline_to_people_and_back(
     folder, results = repository / "data/review/standin", repository / "data/raw/reviews/standin/given"
     who = ["--reviewer", "anna", "--reviewer", "ben"]
     assert cli.main(["review", "--rows", "8", "--random", "12", *who]) == 0
-    assert "data/review/standin/review-1.xlsx: 20 rows for anna and ben" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "data/review/standin/review-1.xlsx: 20 rows for anna and ben" in told
+    assert "8 chosen rows are validation's: once people have labelled them, no mix can be judged" in told
+    assert "wanted" not in told
     asked = review.Asked.load(folder / "review-1.parquet")
     chosen = asked.rows[asked.rows["inclusion"] == 1]["id"]
     assert len(chosen) == 8
@@ -528,7 +531,7 @@ def test_from_the_pipeline_to_people_and_back(
     said = capsys.readouterr()
     assert said.err.splitlines()[0].startswith("undertone: filled review-1.xlsx, row 4, id ")
     assert "the nearest is 'mild'" in said.err
-    assert "1 faults in 1 files, so nothing was taken over" in said.err
+    assert "1 fault in 1 file, so nothing was taken over" in said.err
     assert not results.exists()
     assert "comment of its own" not in said.out + said.err
 
@@ -542,7 +545,7 @@ def test_from_the_pipeline_to_people_and_back(
     assert "review-1: 10 of 20 rows reviewed (anna 10; ben 10)" in told
     assert "anna and ben, 10 rows of both: raw agreement 0.900" in told
     assert "Krippendorff's α over all: 0.000" in told
-    assert "data/review/standin/review-1-decide.xlsx: 1 rows on which they differ" in told
+    assert "data/review/standin/review-1-decide.xlsx: 1 row on which they differ" in told
     sheet = openpyxl.load_workbook(folder / "review-1-decide.xlsx").worksheets[0]
     assert [cell.value for cell in sheet[1]] == ["id", "text", "anna said", "ben said", "decision"]
     assert [cell.value for cell in sheet[2]][2:4] == ["mild", "negative"]
@@ -580,7 +583,7 @@ def test_rows_are_asked_about_once_and_a_queue_of_others_is_taken(
     assert "no row is left to ask about" in capsys.readouterr().err
     queue.assign(id=["001", "004", "003"]).to_parquet("queue.parquet")
     assert cli.main(["review", "--queue", "queue.parquet", "--out", "more.xlsx"]) == 0
-    assert "2 of the queue left out, as people were asked about them before" in capsys.readouterr().out
+    assert "2 of its 3 rows left out: asked about or labelled before" in capsys.readouterr().out
     queue.assign(id=["001", "002", "nobody"]).to_parquet("queue.parquet")
     assert cli.main(["review", "--queue", "queue.parquet"]) == 1
     assert "1 of 3 rows are not among the comments" in capsys.readouterr().err
@@ -601,6 +604,28 @@ def locked(folder: Path, name: str) -> None:
     """As while somebody has it open in Excel, and another in LibreOffice."""
     (folder / f"~${name}").write_bytes(b"x" * 165)
     (folder / f".~lock.{name}#").write_text(",anna,desk;")
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_workbook_that_is_shorter_than_wished_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    say = ["--reviewer", "anna"]
+    assert cli.main(["review", "--rows", "5", "--random", "0", *say]) == 0
+    assert "wanted" not in capsys.readouterr().out
+    assert cli.main(["review", "--rows", "200", "--random", "50", *say]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert (
+        "of 200 wanted 15 can be chosen: only rows that the models haven't learnt from count, which are"
+        " 20 of validation, 5 of them asked about or labelled before"
+    ) in told
+    assert "of 50 wanted at random 40 are drawn: no other row is left" in told
+    assert cli.main(["review", "--rows", "0", "--random", "1", *say]) == 1
+    assert "no row is left to ask about" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("repository")
+def test_random_rows_alone_can_judge_a_mix(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["review", "--rows", "0", "--random", "60", "--reviewer", "anna"]) == 0
+    assert "mix" not in capsys.readouterr().out
 
 
 def test_a_workbook_may_be_filled_in_where_it_lies_and_be_open_meanwhile(

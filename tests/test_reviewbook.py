@@ -249,7 +249,7 @@ FAULTS: dict[str, tuple[Callable[[Worksheet], object], list[str]]] = {
     ),
     "no label at all": (
         lambda sheet: sheet.__setitem__("D4", "who knows"),
-        ["book.xlsx, row 4, id 0002, ben: no label of codebook stance. It has for, against"],
+        ["book.xlsx, row 4, id 0002, ben: no label of codebook stance. It has for (for_it, 0), against"],
     ),
     "two labels": (
         lambda sheet: sheet.__setitem__("C2", "for, contra"),

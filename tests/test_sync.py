@@ -85,18 +85,53 @@ def test_a_fresh_clone_builds_the_store_anew(repository: Path) -> None:
 
 
 @pytest.mark.usefixtures("clone")
-def test_a_version_whose_model_is_not_here_is_told_how_to_fetch() -> None:
+def test_what_dvc_lock_holds_and_is_not_here_is_told_how_to_fetch() -> None:
     shutil.rmtree(SECOND)
-    (RELEASE / "labels.json").write_text("{}")
     Path("dvc.lock").write_text(f"md5: {runs_of('second')}\n")
     done, trouble = sync()
     assert "gender/1 registered: candidate first of gender" in done
     assert trouble == [
-        f"candidate second of gender: its model is not here. `dvc pull {SECOND}`, then `undertone sync`",
-        "release first of gender: its model is not here. No commit's dvc.lock holds it.",
+        f"1 version not registered, as the models are not here. `dvc pull {SECOND}`,"
+        " then `undertone sync`"
     ]
     with pytest.raises(Problem, match="no alias 'second'"):
         registry.find("gender@second")
+
+
+@pytest.mark.usefixtures("clone")
+def test_older_versions_whose_models_are_not_here_are_one_line_and_no_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.rmtree(SECOND)
+    (RELEASE / "labels.json").write_text("{}")
+    counted = "2 older versions not registered here, without the models: `undertone sync --missing`"
+    assert main(["sync"]) == 0
+    assert counted in capsys.readouterr().out
+    assert main(["sync"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "nothing to do: MLflow and reports/runs.jsonl hold the same 2 runs and 1 version"
+    assert second.startswith(counted)
+    assert main(["sync", "--missing"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "candidate second of gender: its model is not here. No commit's dvc.lock holds it.",
+        "release first of gender: its model is not here. No commit's dvc.lock holds it.",
+    ]
+
+
+@pytest.mark.usefixtures("clone")
+def test_a_training_that_made_the_same_again_is_no_news_to_the_ledger() -> None:
+    content = LEDGER.read_bytes()
+    shutil.rmtree(SECOND)
+    trained(SECOND, c=2.0)
+    assert "gender/2 registered: candidate second of gender" in synced()
+    assert LEDGER.read_bytes() == content
+    assert sorted(one.info.run_name for one in tracking.ours(tracking.client()).values()) == [
+        *("first", "second", "second")
+    ]
+    assert synced()[0].startswith("nothing to do")
+    shutil.rmtree(SECOND)
+    trained(SECOND, c=3.0)
+    assert synced() == ["reports/runs.jsonl: 1 run and 0 versions more"]
 
 
 def runs_of(name: str) -> str:

@@ -315,6 +315,57 @@ def test_a_workbook_that_could_be_misread_is_refused(
     assert str(problem.value).startswith("c.xlsx")
 
 
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [(" text", "text"), ("text\u00a0", "text"), ("cafe\u0301", "caf\u00e9"), ("text", "text ")],
+)
+def test_a_header_that_differs_in_what_nobody_sees_is_the_column(
+    tmp_path: Path, header: str, named: str
+) -> None:
+    columns = Wanted((Column(named, "ingest.lab.text", exact=True),), None)
+    source = Source(text=named)
+    pack(tmp_path / "c.xlsx", parts(ONE, shared=SHARED.replace("<t>text", f"<t>{header}")))
+    (tmp_path / "d.csv").write_text(f"id,{header}\n1,7\n", "utf-8")
+    (tmp_path / "e.jsonl").write_text(json.dumps({header: "7"}) + "\n", "utf-8")
+    pd.DataFrame({header: ["7"]}).to_parquet(tmp_path / "f.parquet")
+    found = read_files(tmp_path, source, columns, "ingest.lab").cells
+    assert found[f"cell.{named}"].tolist() == ["7"] * 4
+
+
+def test_a_header_that_fits_exactly_comes_before_one_that_nearly_does(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("id,text ,text,posted\n1,a,b,\n", "utf-8")
+    assert read(tmp_path).cells["cell.text"].tolist() == ["b"]
+    (tmp_path / "d.csv").write_text("id,text , text,posted\n1,a,b,\n", "utf-8")
+    with pytest.raises(Problem, match="column 'text' stands 2 times"):
+        read(tmp_path)
+
+
+def test_all_wrong_names_of_columns_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("number,comment,posted\n1,a,\n", "utf-8")
+    with pytest.raises(Problem) as problem:
+        read(tmp_path)
+    assert [line.partition(";")[0] for line in str(problem.value).splitlines()] == [
+        *("d.csv: no column 'text'", "d.csv: no column 'id'")
+    ]
+
+
+def test_a_title_above_the_header_is_told_by_the_row_of_the_header(tmp_path: Path) -> None:
+    title = '<row r="1"><c r="A1" t="str"><v>Comments of June</v></c></row>'
+    header = HEADER.replace('1"', '3"')
+    sheet = f'<worksheet xmlns="{MAIN}"><sheetData>{title}{header}</sheetData></worksheet>'
+    pack(tmp_path / "c.xlsx", parts(sheet=sheet))
+    with pytest.raises(Problem) as problem:
+        read(tmp_path)
+    assert str(problem.value) == (
+        "c.xlsx, sheet 评论: the wanted columns are not in row 1, but in row 3."
+        " Set ingest.lab.header: 3."
+    )
+    (tmp_path / "c.xlsx").unlink()
+    (tmp_path / "d.csv").write_text("Comments of June\nid,text,posted\n1,a,\n", "utf-8")
+    with pytest.raises(Problem, match=r"^d\.csv: .* Set ingest\.lab\.header: 2\.$"):
+        read(tmp_path)
+
+
 def test_merged_cells_beside_the_wanted_columns_do_no_harm(tmp_path: Path) -> None:
     merged = '</sheetData><mergeCells><mergeCell ref="E2:F9"/></mergeCells>'
     pack(tmp_path / "c.xlsx", _swap(parts(ONE), SHEET, "</sheetData>", merged))

@@ -217,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sync",
         help="send runs recorded offline; make MLflow and reports/runs.jsonl hold the same",
     )
+    sync.add_argument("--missing", action="store_true", help="how to fetch older versions' models")
     sync.set_defaults(run=_sync)
 
     relocate = _command(commands, "relocate", help="repair mlflow.db after the repository was moved")
@@ -326,8 +327,11 @@ def _ledger(given: argparse.Namespace) -> None:
     from undertone.corpus import ledger
     from undertone.params import read_params
 
-    source = given.source or read_params().data.source
-    print(ledger.told(ledger.begun(Path("reports") / source / "rows")))
+    params = read_params()
+    source = given.source or params.data.source
+    asked = params.request.get(source)
+    without = () if asked is None or asked.voters else ledger.VOTED
+    print(ledger.told(ledger.begun(Path("reports") / source / "rows"), without))
 
 
 def _analyse(given: argparse.Namespace) -> None:
@@ -622,10 +626,10 @@ def _lineage(given: argparse.Namespace) -> None:
         )
 
 
-def _sync(_: argparse.Namespace) -> int:
+def _sync(given: argparse.Namespace) -> int:
     from undertone.records.sync import sync
 
-    done, trouble = sync()
+    done, trouble = sync(missing=given.missing)
     print("\n".join(done))
     for line in trouble:
         print(f"undertone: {line}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The codebook: one YAML file from which labels, definitions, examples and prompts come."""
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -351,6 +352,24 @@ def read_codebook(path: Path) -> Codebook:
 def label_of(value: str, spellings: Mapping[str, str]) -> str | None:
     """The id of the label that a sheet's `value` stands for, or None when it is no label."""
     return spellings.get(_folded(value))
+
+
+def misspelt(value: str, codebook: Codebook) -> str:
+    """What is wrong with a value that is no label; the value itself isn't told."""
+    own = {one.casefold(): one for label in codebook.labels for one in (*_also(label), label.name)}
+    near = difflib.get_close_matches(value.strip().casefold(), own, n=1)
+    told = f", the nearest is '{own[near[0]]}'" if near else ""
+    known = [
+        f"{label.name} ({', '.join(also)})" if (also := _also(label)) else label.name
+        for label in codebook.labels
+    ]
+    return f"no label of codebook {codebook.name}{told}. It has {', '.join(known)}"
+
+
+def _also(label: Label) -> list[str]:
+    """A label's other spellings."""
+    others = dict.fromkeys((label.id, label.answer, *label.aliases))
+    return [one for one in others if one.casefold() != label.name.casefold()]
 
 
 def name_as_id(name: str, scheme: str) -> str:

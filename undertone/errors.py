@@ -42,6 +42,11 @@ def without_password(address: str) -> str:
     return _NAMED.sub(r"\1…", re.sub(r"//\S*@", "//", address))
 
 
+def counted(number: int, what: str) -> str:
+    """`1 file`, `2,000 files`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def misread(address: str) -> str:
     """Why the programs that read a database's address take it apart differently; empty if none does.
 

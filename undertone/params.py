@@ -418,7 +418,8 @@ class Queue(Section):
 
 
 class Pseudo(Section):
-    """Labels for comments that nobody labelled, by an ensemble of `candidates`; of none: no such labels.
+    """Labels for comments that nobody labelled, by an ensemble of `candidates`; of none, or where one
+    isn't among `models` and no mix in use asks for it: no such labels.
 
     `combine`: `vote` takes what most decide, as confident as their share is; `mean` decides on the mean
     of their calibrated scores. A label is accepted from a confidence of `threshold` on.
@@ -849,6 +850,11 @@ class Params(Section):
             for name, entry in self.models.items()
         }
 
+    def ensemble(self) -> list[str]:
+        """Who makes pseudo-labels: all of `pseudo.candidates`, or nobody where one isn't there."""
+        named = self.pseudo.candidates
+        return named if self.models.keys() >= set(named) else []
+
     def twins(self) -> dict[str, str | None]:
         """Each candidate on another mix than `own` → the candidate that differs in that alone."""
         candidates = self.candidates()
@@ -958,10 +964,15 @@ def _mix_problems(params: Params, where: str) -> list[Problem]:
         for name, twin in params.twins().items()
         if twin is None and candidates[name].mix in params.mixes
     ]
+    weighing = {name for name, mix in params.mixes.items() if mix.pseudo}
+    uses = [name for name, own in candidates.items() if own.mix in weighing]
     for name in params.pseudo.candidates:
-        if name not in candidates:
+        if name not in candidates and uses:
             what = f"pseudo.candidates: '{name}' is no candidate, must be of {', '.join(candidates)}"
-            problems.append(Problem(what, where=where))
+            remedy = f"Name another; or write `candidates: []`, and {uses[0]} has no pseudo-labels."
+            problems.append(Problem(what, where=where, remedy=remedy))
+        elif name not in candidates:
+            continue
         elif (mix := params.mixes.get(candidates[name].mix)) and (mix.adds or mix.doubts):
             what = f"pseudo.candidates: {name} would learn from rows that it labels, or doubts rows"
             remedy = "Name one whose mix has no generated and no pseudo rows, and no noise."

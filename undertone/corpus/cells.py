@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,12 +85,26 @@ class Wanted:
     header: int = 1
 
     def among(self, headers: Sequence[str], place: Place) -> list[int]:
-        """For each wanted column its position among `headers`; `Problem` with all that's wrong."""
+        """For each wanted column its position among `headers`; `Problem` with all that's wrong.
+
+        Where no header is spelt so, one that differs in the space around it, or in how its letters are
+        composed, is the column.
+        """
+        return self._positions(headers, place, near=True)
+
+    def exactly(self, headers: Sequence[str], place: Place) -> None:
+        """`Problem` as `among`, and where a column is not spelt as it is wanted."""
+        self._positions(headers, place, near=False)
+
+    def _positions(self, headers: Sequence[str], place: Place, *, near: bool) -> list[int]:
         problems: list[Problem] = []
         missing: list[Column] = []
         found: list[int] = []
         for column in self.columns:
             at = [position for position, header in enumerate(headers) if column.fits(header)]
+            if near and not at:
+                own = _trimmed(column.header)
+                at = [position for position, header in enumerate(headers) if _trimmed(header) == own]
             found.append(at[0] if at else -1)
             if len(at) > 1:
                 problems.append(
@@ -103,7 +118,7 @@ class Wanted:
                 missing.append(column)
                 problems.append(_missing(column, headers, self.header, place))
         if missing:
-            raise NoColumn(problems, missing)
+            raise NoColumn(problems, missing, place)
         if problems:
             raise Problem.together(problems)
         return found
@@ -112,9 +127,10 @@ class Wanted:
 class NoColumn(Problem):
     """A sheet without some of the wanted columns."""
 
-    def __init__(self, problems: Sequence[Problem], missing: Sequence[Column]) -> None:
+    def __init__(self, problems: Sequence[Problem], missing: Sequence[Column], place: Place) -> None:
         super().__init__(str(Problem.together(problems)))
         self.headers = {column.header for column in missing}
+        self.place = place
 
 
 @dataclass
@@ -179,4 +195,8 @@ def _looks_like_a_header(cell: str) -> bool:
 
 
 def _plain(header: str) -> str:
-    return header.strip().strip("\ufeff").casefold()
+    return _trimmed(header).casefold()
+
+
+def _trimmed(header: str) -> str:
+    return unicodedata.normalize("NFC", header).strip().strip("\ufeff")

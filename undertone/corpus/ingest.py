@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from undertone.annotation import fuse
 from undertone.annotation.fuse import Votes
-from undertone.codebook import Codebook, label_of
+from undertone.codebook import Codebook, label_of, misspelt
 from undertone.corpus.cells import FAULTS, Bad, Column, Place, Wanted
 from undertone.corpus.ledger import Ledger
 from undertone.corpus.workbook import read_files
@@ -158,10 +158,8 @@ def labelled(
     else:
         matrices = []
         for header in columns.columns:
-            one, fault = _from_names(cells[f"cell.{header}"], columns.separator, codebook)
-            what = f"no label of codebook {codebook.name}, which has {', '.join(space.labels)}"
-            what += f". Where none applies write {NONE[0]}" * space.many
-            bad += _bad(cells, fault, header, "value outside the codebook", what)
+            one, faults = _from_names(cells[f"cell.{header}"], columns.separator, codebook)
+            bad += _bad(cells, faults != "", header, "value outside the codebook", faults)
             matrices.append(one)
             answers[header] = _columns(one, f"annotator.{header}", space, cells.index)
         matrix = matrices[0]
@@ -179,12 +177,13 @@ def _columns(matrix: Matrix, prefix: str, space: LabelSpace, index: pd.Index) ->
 
 def _from_names(
     cells: "pd.Series[str]", separator: str | None, codebook: Codebook
-) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Labels [n, labels] of cells that name them, and which cells name something else."""
+) -> tuple[Matrix, NDArray[np.object_]]:
+    """Labels [n, labels] of cells that name them, and what is wrong with each cell that names something
+    else, empty for the others."""
     codes, values = pd.factorize(cells)
     space, spellings = codebook.space, codebook.spellings
     each = np.full((len(values), len(space.labels)), np.nan)
-    wrong = np.zeros(len(values), dtype=bool)
+    wrong = np.full(len(values), "", dtype=object)
     split_at = f"[{re.escape(separator or SEPARATOR)}{'；' if separator in (None, ';') else ''}]"
     for place, value in enumerate(values):
         if not value.strip():
@@ -196,7 +195,10 @@ def _from_names(
                 continue
             pieces = [piece for piece in re.split(split_at, value) if piece.strip()]
         found = [label_of(piece, spellings) for piece in pieces]
-        wrong[place] = not found or None in found
+        if not found or None in found:
+            first = next((one for one, is_ in zip(pieces, found, strict=True) if is_ is None), value)
+            wrong[place] = misspelt(first, codebook)
+            wrong[place] += f". Where none applies write {NONE[0]}" * space.many
         each[place] = [label in found for label in space.labels]
     return each[codes], wrong[codes]
 
@@ -213,8 +215,7 @@ def _from_flags(
         label = label_of(header, spellings)
         if label is None:
             raise Problem(
-                f"column '{header}' is no label of codebook {codebook.name}, which has"
-                f" {', '.join(space.labels)}",
+                f"column '{header}' is {misspelt(header, codebook)}",
                 where="params.yaml",
                 remedy="Name it among a label's `aliases`, and the `columns` of labels and gold each.",
             )
@@ -251,10 +252,15 @@ def _bad(
     where: "pd.Series[bool] | NDArray[np.bool_]",
     column: str,
     reason: str,
-    what: str,
+    what: str | NDArray[np.object_],
 ) -> list[Bad]:
-    rows = cells.loc[np.asarray(where), ["file", "sheet", "row"]]
-    return [Bad(Place(file, sheet), row, column, reason, what) for file, sheet, row in rows.to_numpy()]
+    """`what`: one for all, or each cell's."""
+    rows = cells.loc[np.asarray(where), ["file", "sheet", "row"]].to_numpy()
+    told = np.broadcast_to(np.asarray(what, dtype=object), len(cells))[np.asarray(where)]
+    return [
+        Bad(Place(file, sheet), row, column, reason, one)
+        for (file, sheet, row), one in zip(rows, told, strict=True)
+    ]
 
 
 def _key(bad: Bad) -> tuple[str, str, int]:

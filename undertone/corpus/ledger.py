@@ -1,6 +1,6 @@
 """The row ledger: every row that a stage was given is either written or dropped for a named reason."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -9,6 +9,7 @@ from undertone.errors import Problem
 from undertone.files import read_json, write_json
 
 STAGES = ("ingest", "clean", "request", "collect", "fuse", "label", "split")  # in the order of the rows
+VOTED = ("request", "collect", "fuse")  # those of them that are the voters'
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,15 @@ def begun(folder: Path) -> list[Ledger]:
     return chain(folder, done or STAGES)
 
 
-def told(ledgers: Sequence[Ledger]) -> str:
-    """An aligned table, a line a stage, of a chain; its last line says what is left of all rows."""
+def told(ledgers: Sequence[Ledger], without: Collection[str] = ()) -> str:
+    """An aligned table, a line a stage, of a chain; its last line says what is left of all rows.
+
+    `without`: stages that had nothing to do here.
+    """
     lines = [("stage", "rows in", "rows out", "dropped")]
     for one in ledgers:
+        if one.stage in without and not one.dropped:
+            continue
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in one.dropped.items())
         lines.append((one.stage, f"{one.rows_in:,}", f"{one.rows_out:,}", dropped))
     name, given, left = (max(len(line[column]) for line in lines) for column in range(3))

@@ -229,7 +229,7 @@ def _jsonl(table: Table, at: int, first: int) -> Iterator[Row]:
                 yield Row(start, number, None, "", BLANK)
             start = lines.at
     if at == 0:
-        table.wanted.among(list(keys), Place(table.name))
+        table.wanted.exactly(list(keys), Place(table.name))
 
 
 def _parquet(table: Table, at: int) -> Iterator[Row]:

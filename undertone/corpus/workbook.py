@@ -5,7 +5,7 @@ import resource
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +20,7 @@ from undertone.params import Source
 
 CHILD_MEMORY = 4 * 2**30  # bytes
 CHILD_SECONDS = 600
+HEADER_ROWS = 5  # where a header is looked for, to say where it is
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,16 @@ def read_files(folder: Path, source: Source, wanted: Wanted, setting: str) -> Ra
     for path in files_of(folder, source.files, setting):
         where = path.relative_to(folder).as_posix()
         kind = kind_of(path, where)
-        read, unread = _read(path, where, kind, source, wanted, setting)
+        try:
+            read, unread = _read(path, where, kind, source, wanted, setting)
+        except NoColumn as problem:
+            named = setting.startswith("ingest.") and kind not in ("parquet", "jsonl")
+            row = _header_row(path, where, kind, source, wanted) if named else None
+            if row is None:
+                raise
+            told = f"the wanted columns are not in row {wanted.header}, but in row {row}"
+            remedy = f"Set {setting}.header: {row}."
+            raise Problem(told, where=str(problem.place), remedy=remedy) from None
         grids += read
         notes += unread
     for grid in grids:
@@ -69,6 +79,17 @@ def read_files(folder: Path, source: Source, wanted: Wanted, setting: str) -> Ra
         sum(grid.blank for grid in grids),
         notes,
     )
+
+
+def _header_row(path: Path, where: str, kind: Kind, source: Source, wanted: Wanted) -> int | None:
+    """The row, of a sheet's first, that has the wanted columns: a title may stand above them."""
+    for row in range(1, HEADER_ROWS + 1):
+        try:
+            _read(path, where, kind, source, replace(wanted, header=row), "")
+        except Problem:
+            continue
+        return row
+    return None
 
 
 def files_of(folder: Path, patterns: list[str], setting: str) -> list[Path]:

@@ -13,7 +13,7 @@ from undertone import tables
 from undertone.annotation import queues
 from undertone.errors import Problem
 from undertone.labels import Flags, LabelSpace, Scores, answered
-from undertone.measures import calibration, comparison, metrics, slices
+from undertone.measures import calibration, comparison, exact, metrics, slices
 from undertone.measures.comparison import Metric
 
 Judges = Mapping[str, tuple[LabelSpace, pd.DataFrame]]  # name → its thresholds, its scores
@@ -52,7 +52,8 @@ def evaluate_all(
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Part → reference → candidate → what `metrics.evaluate` returns.
+    """Part → reference → candidate → what `metrics.evaluate` returns; the intervals of shares that are
+    0 or 1 are those of `exact`.
 
     The references are `label` (what the table's label columns say) and, where there is any on the
     part, `gold`; never mixed. Baselines are candidates too: `majority` always answers the commonest
@@ -68,17 +69,7 @@ def evaluate_all(
         # n counts judgements: a row that is judged several times stands among them as often
         often = {"repeats": asked.repeats} if asked.repeats > 1 else {}
         evaluated.setdefault(asked.part, {})[asked.reference] = {
-            name: often
-            | metrics.evaluate(
-                asked.truth,
-                flags,
-                space,
-                scores=asked.scores.get(name),
-                groups=asked.groups,
-                draws=draws,
-                rng=np.random.default_rng(seed),  # the same draws for every candidate
-            )
-            for name, flags in asked.decided.items()
+            name: often | _judged(asked, name, space, draws, seed) for name in asked.decided
         }
     return evaluated
 
@@ -259,6 +250,19 @@ def curves(
     """Candidate → `reliability`, `coverage_risk` and, where it may abstain, `answered` (else null), as
     `calibration` returns them: on test, against the labels."""
     asked = _on_test(table, judges, space, seed)
+    every = len(np.unique(asked.groups))
+
+    def rule(name: str, own: LabelSpace, rng: np.random.Generator) -> dict[str, Any]:
+        told = calibration.answered_error(
+            asked.scores[name], asked.truth, own, groups=asked.groups, draws=draws, rng=rng
+        )
+        given = ~own.abstains(asked.scores[name])
+        units = len(np.unique(asked.groups[given]))
+        return {
+            **told,
+            "coverage": exact.share(told["coverage"], every),
+            "error": exact.share(told["error"], units),
+        }
 
     def found(name: str, own: LabelSpace) -> dict[str, Any]:
         scores, sampled = asked.scores[name], dict[str, Any](groups=asked.groups, draws=draws)
@@ -268,9 +272,7 @@ def curves(
             "coverage_risk": calibration.coverage_risk(
                 scores, asked.truth, own, **sampled, rng=next(rngs)
             ),
-            "answered": None
-            if own.abstain is None
-            else calibration.answered_error(scores, asked.truth, own, **sampled, rng=next(rngs)),
+            "answered": None if own.abstain is None else rule(name, own, next(rngs)),
         }
 
     return {name: found(name, own) for name, (own, _) in judges.items()}
@@ -345,6 +347,21 @@ def _asked(
             yield Asked(part, reference, truth, tables.groups(chosen), decided, scores)
     if folds and not all(found.empty for found in folds.values()):
         yield _folded(table, folds, space, seed)
+
+
+def _judged(asked: Asked, name: str, space: LabelSpace, draws: int, seed: int) -> dict[str, Any]:
+    decided, scores = asked.decided[name], asked.scores.get(name)
+    found = metrics.evaluate(
+        asked.truth,
+        decided,
+        space,
+        scores=scores,
+        groups=asked.groups,
+        draws=draws,
+        rng=np.random.default_rng(seed),  # the same draws for every candidate
+    )
+    valid = np.ones(len(decided), dtype=bool) if scores is None else answered(scores)
+    return exact.shares(found, asked.truth, decided, valid, asked.groups)
 
 
 def _on_test(table: pd.DataFrame, judges: Judges, space: LabelSpace, seed: int) -> Asked:

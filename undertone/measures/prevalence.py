@@ -308,7 +308,8 @@ def plan(width: float, known: Mapping[str, Pilot]) -> str:
     lines = []
     for label, pilot in known.items():
         needed = rows_needed(width, pilot)
-        told = ("more than there are" if one is None else f"{one:,}" for one in needed.values())
+        least = f"more than the {pilot.rows:,} there are"
+        told = (least if one is None else f"{one:,}" for one in needed.values())
         lines.append((label, f"{pilot.share:.3f}", *told))
     return _lines(("label", "share", "rows by hand alone", "rows with the classifier"), lines)
 

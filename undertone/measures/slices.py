@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from undertone import tables
 from undertone.errors import Problem
 from undertone.labels import Flags, LabelSpace
-from undertone.measures import metrics
+from undertone.measures import exact, metrics
 from undertone.measures.comparison import holm
 
 Numbers = NDArray[np.float64]
@@ -54,8 +54,9 @@ def by_column(
 
     A slice has `n`, `groups`, `accuracy` and `macro_f1` (over the labels that its rows have, true or
     decided) as `metrics.evaluate` shows them, and its accuracy's `difference` from that of all other
-    rows, with `p` (see `_p_values`), `p_holm` (Holm 1979, over all slices of all columns) and
-    `significant` (`p_holm` below 0.05). These four are null in a slice that holds all rows.
+    rows, both with the intervals of `exact` where all rows are right or none is, with `p` (see
+    `_p_values`), `p_holm` (Holm 1979, over all slices of all columns) and `significant` (`p_holm` below
+    0.05). These four are null in a slice that holds all rows.
     """
     if not len(table):
         raise Problem("no rows to slice", where=f"codebook {space.codebook}")
@@ -153,8 +154,14 @@ def _figures(
         units = len(np.unique(groups[codes == at]))
         shown = {
             name: metrics.figure(float(own[name][at]), *metrics.interval(drawn[name][:, at], units))
-            for name in own
+            for name in ("accuracy", "macro_f1", "difference")
         }
+        apart = int(np.unique(groups[codes != at]).size)
+        accuracy = exact.share(shown["accuracy"], units)
+        rest = metrics.figure(float(own["others"][at]), *metrics.interval(drawn["others"][:, at], apart))
+        others = exact.share(rest, apart)
+        if (accuracy, others) != (shown["accuracy"], rest):  # the draws know no doubt of one of the two
+            shown |= {"accuracy": accuracy, "difference": exact.difference(accuracy, others)}
         empty = {"p": None, "p_holm": None, "significant": None}
         found.append({"n": int((codes == at).sum()), "groups": units, **shown, **empty})
     return found
@@ -167,14 +174,19 @@ def _summary(sums: Numbers) -> dict[str, Numbers]:
     return {
         "accuracy": _share(right, rows),
         "macro_f1": metrics.precision_recall_f1(tp, fp, fn, absent=np.nan)["macro_f1"],
+        "others": _share(*_others(right, rows)),
         "difference": _difference(right, rows),
     }
 
 
 def _difference(right: Numbers, rows: Numbers) -> Numbers:
     """[..., slices]: each slice's share of right rows less that of all other rows."""
-    others = right.sum(axis=-1, keepdims=True) - right, rows.sum(axis=-1, keepdims=True) - rows
-    return _share(right, rows) - _share(*others)
+    return _share(right, rows) - _share(*_others(right, rows))
+
+
+def _others(right: Numbers, rows: Numbers) -> tuple[Numbers, Numbers]:
+    """Right rows and rows of all other slices [..., slices]."""
+    return right.sum(axis=-1, keepdims=True) - right, rows.sum(axis=-1, keepdims=True) - rows
 
 
 def _share(part: Numbers, whole: Numbers) -> Numbers:

@@ -5,7 +5,6 @@ why, with which probability, and a digest of each text. What comes back is belie
 fits that record.
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from undertone import tables
 from undertone.annotation import agreement, fuse
 from undertone.annotation.queues import RANDOM
-from undertone.codebook import Codebook, label_of
+from undertone.codebook import Codebook, label_of, misspelt
 from undertone.errors import Problem
 from undertone.files import whole
 from undertone.labels import LabelSpace
@@ -225,14 +224,6 @@ def check_labels(question: Asked, codebook: Codebook, where: str) -> None:
             where=where,
             remedy="Set data.codebook and data.scheme back, or ask anew.",
         )
-
-
-def misspelt(value: str, codebook: Codebook) -> str:
-    """What is wrong with a value that is no label; the value itself isn't told."""
-    known = {one.casefold(): one for label in codebook.labels for one in (label.name, label.id)}
-    near = difflib.get_close_matches(value.strip().casefold(), known, n=1)
-    told = f", the nearest is '{known[near[0]]}'" if near else ""
-    return f"no label of codebook {codebook.name}{told}. It has {', '.join(codebook.space.names)}"
 
 
 def _judged(chosen: Sequence[str], codebook: Codebook) -> tuple[dict[str, float], str]:

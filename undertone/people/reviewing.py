@@ -16,7 +16,7 @@ import pandas as pd
 from undertone import files, tables
 from undertone.annotation import agreement, queues
 from undertone.codebook import Codebook, read_codebook
-from undertone.errors import Problem
+from undertone.errors import Problem, counted
 from undertone.labels import LabelSpace
 from undertone.measures import metrics
 from undertone.params import Params
@@ -68,11 +68,9 @@ def ask(wish: Wish, params: Params) -> str:
         table = _split(source)
         if given is None:
             rng = np.random.default_rng([params.seed, len(known)])
-            queue, left = _queue(comments, table, judges, done, wish, rng), 0
+            queue, short = _queue(comments, table, judges, done, wish, rng)
         else:
-            whole = _queued(given, comments)
-            queue = whole[~whole["id"].isin(done)].reset_index(drop=True)
-            left = len(whole) - len(queue)
+            queue, short = _queued(given, comments, done)
         if queue.empty:
             raise Problem("no row is left to ask about", where=str(folder))
         said = _suggested(table, judges) if judges else {}
@@ -86,7 +84,8 @@ def ask(wish: Wish, params: Params) -> str:
             f"{path}: {len(queue):,} rows for {' and '.join(question.reviewers)}{told}",
             "; ".join(f"{arm} {count:,}" for arm, count in sorted(counts.items()))
             + (f" (each of the others with a probability of {drawn.iloc[0]:.4f})" if len(drawn) else ""),
-            *([f"{left:,} of the queue left out, as people were asked about them before"] * bool(left)),
+            *short,
+            *_chosen_to_judge_by(queue, table),
             *_tracked(folder),
         ]
     return "\n".join(lines)
@@ -113,8 +112,8 @@ def take(given: Sequence[Path], deciders: Sequence[str], params: Params) -> str:
         known = _known(folder)
         new, faults = _answers(paths, known, book)
         if faults:
-            count = f"{len(faults):,} faults in {len(paths)} files, so nothing was taken over"
-            raise Problem.together([*faults, Problem(count)])
+            count = f"{counted(len(faults), 'fault')} in {counted(len(paths), 'file')}"
+            raise Problem.together([*faults, Problem(f"{count}, so nothing was taken over")])
         comments = tables.read(Path("data") / source / "clean.parquet", ("id", "text", "group"))
         lines: list[str] = []
         taken: dict[Path, Review] = {}
@@ -257,18 +256,51 @@ def _queue(
     done: set[str],
     wish: Wish,
     rng: np.random.Generator,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
+    """Who is asked about, and why they are fewer than was wished."""
     arms: dict[str, list[str]] = {}
+    short: list[str] = []
     if wish.rows:
         space = next(iter(judges.values()))[0]
-        open_ = table[~table["id"].isin(done) & (wish.test | (table["part"] != "test"))]
+        may = table[wish.test | (table["part"] != "test")]
+        open_ = may[~may["id"].isin(done)]
         voters = f"silver.{space.labels[0]}" in table
         arms = suspects.arms(open_, judges, space, wish.rows, voters=voters)
-    return queues.queue([one for one in comments["id"] if one not in done], arms, wish.random, rng)
+        chosen = sum(map(len, arms.values()))
+        if chosen < wish.rows:
+            short.append(_why_fewer(chosen, wish.rows, may, judges, done))
+    others = [one for one in comments["id"] if one not in done]
+    queue = queues.queue(others, arms, wish.random, rng)
+    drawn = int((queue["arm"] == queues.RANDOM).sum())
+    if drawn < wish.random:
+        short.append(f"of {wish.random:,} wanted at random {drawn:,} are drawn: no other row is left")
+    return queue, short
 
 
-def _queued(path: Path, comments: pd.DataFrame) -> pd.DataFrame:
-    """A queue that was made elsewhere; `Problem` where its rows can't be asked about."""
+def _why_fewer(chosen: int, wanted: int, table: pd.DataFrame, judges: Judges, done: set[str]) -> str:
+    ids = set(table["id"]).intersection(*(scores["id"] for _, scores in judges.values()))
+    parts = " and ".join(sorted(set(table.loc[table["id"].isin(ids), "part"]))) or "none"
+    before = f", {len(ids & done):,} of them asked about or labelled before" if ids & done else ""
+    return (
+        f"of {wanted:,} wanted {chosen:,} can be chosen: only rows that the models haven't learnt from"
+        f" count, which are {len(ids):,} of {parts}{before}"
+    )
+
+
+def _chosen_to_judge_by(queue: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """A line where rows of validation are chosen, as no mix is judged by such (docs/mixes.md)."""
+    validation = table.loc[table["part"] == "validation", "id"]
+    chosen = queue[(queue["arm"] != queues.RANDOM) & queue["id"].isin(validation)]
+    if chosen.empty:
+        return []
+    return [
+        f"{len(chosen):,} chosen rows are validation's: once people have labelled them, no mix can be"
+        " judged (docs/mixes.md). `undertone review --rows 0 --random N` draws rows by which it can"
+    ]
+
+
+def _queued(path: Path, comments: pd.DataFrame, done: set[str]) -> tuple[pd.DataFrame, list[str]]:
+    """As `_queue`, of one that was made elsewhere; `Problem` where its rows can't be asked about."""
     queue = tables.read(path, ("id", "arm", "inclusion"))[["id", "arm", "inclusion"]]
     unknown = int((~queue["id"].isin(comments["id"])).sum())
     if unknown:
@@ -277,7 +309,10 @@ def _queued(path: Path, comments: pd.DataFrame) -> pd.DataFrame:
         raise Problem("an inclusion probability outside 0..1", where=str(path))
     if queue.loc[queue["arm"] == queues.RANDOM, "inclusion"].nunique() > 1:  # whose is any other row's?
         raise Problem("random rows of several inclusion probabilities", where=str(path))
-    return queue
+    left = queue[~queue["id"].isin(done)].reset_index(drop=True)
+    gone = len(queue) - len(left)
+    short = f"{gone:,} of its {len(queue):,} rows left out: asked about or labelled before"
+    return left, [short] if gone else []
 
 
 def _question(
@@ -366,7 +401,8 @@ def _followed(
     _write(question, texts, book, path, reviewbook.answered(now.asked, said, book))
     question.save(path.with_suffix(".parquet"))
     return [
-        f"{path}: {len(differing):,} rows on which they differ, for {' and '.join(deciders)} to decide"
+        f"{path}: {counted(len(differing), 'row')} on which they differ,"
+        f" for {' and '.join(deciders)} to decide"
     ]
 
 

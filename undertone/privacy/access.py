@@ -5,6 +5,7 @@ Nothing is changed, here or there, and no password or key is ever printed.
 
 import asyncio
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from undertone.params import Params, read_params
 from undertone.privacy import kinds
 
 _TIMEOUT = 15.0  # seconds for one connection
+_PLACEHOLDER = re.compile(r"(^|\.)example\.(com|net|org)$")  # hosts that nobody has (RFC 2606)
 _SAMPLE = 2000  # objects of a directory whose modes are looked at
 
 
@@ -147,6 +149,11 @@ def _ssh(system: Any, name: str, contact: str) -> Iterator[Check]:
     port = int(given.get("port") or setting("Port", 22))
     proxy = setting("ProxyCommand", None)
     proxy = proxy if proxy and proxy != "none" else None
+    if not proxy and _PLACEHOLDER.search(address):
+        command = f"dvc remote modify {name} url URL"
+        remedy = f"{contact} sets the real one by `{command}`, and commits .dvc/config."
+        yield Check("server", f"{address} is a placeholder, and nobody's", remedy)
+        return
     if not proxy:
         try:
             with socket.create_connection((address, port), timeout=_TIMEOUT):

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from undertone import files
 from undertone.corpus.prescan import kind_of
-from undertone.errors import Problem, first_line, without_password
+from undertone.errors import Problem, counted, first_line, without_password
 from undertone.params import Source
 from undertone.privacy import integrity
 
@@ -65,7 +65,8 @@ def add(
         with files.whole(targets[path]) as beside:
             shutil.copyfile(path, beside)
     [remote] = track(folder)
-    lines = [f"{folder}: {len(_tables(folder))} files, {files.size(folder):,} bytes, tracked by DVC"]
+    count = counted(len(_tables(folder)), "file")
+    lines = [f"{folder}: {count}, {files.size(folder):,} bytes, tracked by DVC"]
     kept = kept_by_git(source)
     if push:
         _dvc("push", *(["--remote", remote] if remote else []), str(pointer))

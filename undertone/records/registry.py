@@ -4,6 +4,7 @@ Which version is which, aliases say: a candidate's name (its newest), `champion`
 MLflow loads a version through `_load_pyfunc` below, so no code and no pickle lies in the store.
 """
 
+import json
 import os
 import re
 import sys
@@ -236,13 +237,30 @@ def add(store: MlflowClient, entry: Entry, facts: Mapping[str, str], ledger: Led
 
 
 def mirrored(store: MlflowClient, known: Ledger) -> Ledger:
-    """The store's versions, and its runs that are over and not so in `known`."""
+    """The store's versions, and its runs that are over and not so in `known`.
+
+    A training that made again what a run of `known` had made, bit for bit, is no news: that run stands
+    for it.
+    """
     ours = tracking.ours(store)
-    origins = {run.info.run_id: origin for origin, run in ours.items()}
+    first = {
+        _outcome(one.name, one.status, one.params, one.data, one.tags): one.id
+        for one in known.runs.values()
+        if "model.md5" in one.tags
+    }
+    repeats: dict[str, str] = {}
+    for origin, run in ours.items():
+        data = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
+        told = run.data.params, data, run.data.tags
+        same = first.get(_outcome(run.info.run_name, run.info.status, *told))
+        if same and origin not in known.runs:
+            repeats[origin] = same
+    origins = {run.info.run_id: repeats.get(origin, origin) for origin, run in ours.items()}
     fresh = {
         origin: tracking.recorded(store, run)
         for origin, run in ours.items()
-        if run.info.lifecycle_stage == "active"
+        if origin not in repeats
+        and run.info.lifecycle_stage == "active"
         and run.info.end_time
         and not _same(known.runs.get(origin), run)
     }
@@ -280,6 +298,19 @@ def alias(store: MlflowClient, line: runs.Line) -> list[str]:
     for one in new:
         store.set_registered_model_alias(line.model, one, newest)
     return [f"{line.model}@{one} is version {newest}" for one in new]
+
+
+def _outcome(
+    name: str,
+    status: str,
+    params: Mapping[str, str],
+    data: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> str:
+    """Equal for two runs that learnt the same from the same, made the same bytes, and differ in when and
+    where alone."""
+    own = {key: tags.get(key) for key in ("source", "candidate", "seed", "model.md5")}
+    return json.dumps([name, status, dict(params), dict(data), own], sort_keys=True)
 
 
 def _same(record: Record | None, run: Any) -> bool:
@@ -620,7 +651,8 @@ def _find(store: MlflowClient, name: str) -> ModelVersion:
     models_ = {one.name: one for one in store.search_registered_models()}
     if not models_:
         remedy = (
-            "Run `dvc repro`; where reports/runs.jsonl has versions, `dvc pull` and `undertone sync`."
+            "Run `undertone sync`, which registers those of reports/runs.jsonl whose models are here;"
+            " they come by `dvc repro` or `dvc pull`."
         )
         raise Problem("is empty", where="registry", remedy=remedy)
     model, alias = name.split("@", 1) if "@" in name else (name, "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from undertone import files
-from undertone.measures import metrics
+from undertone.measures import exact, metrics
 from undertone.measures.evaluation import BASELINES, two_digits
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ Found = Mapping[str, Any]  # what `metrics.evaluate` returns
 Points = Sequence[Mapping[str, float | None]]  # of learning curves, each with its `step`
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
+FEWEST = 10  # scores in a bin of the reliability curve; fewer are pooled with the next
 WIDTH = 7.0  # inches; shown 700 pixels wide its text is 12 pixels high
 SENTENCES = "sentences.json"
 OF_CANDIDATE = ("confusion", "labels", "reliability", "coverage_risk", "learning")
@@ -175,16 +176,14 @@ def by_label(name: str, found: Found, out: Path) -> str:
     if own[best]["f1"]["value"] == own[worst]["f1"]["value"]:
         return f"{name} finds all labels alike (F1 {own[best]['f1']['value']:.3f})."
     return (
-        f"{name} finds '{best}' best (F1 {metrics.told(own[best]['f1'])}) and '{worst}' worst "
-        f"({metrics.told(own[worst]['f1'])})."
+        f"{name} finds '{best}' best (F1 {_told(own[best]['f1'])}) and '{worst}' worst "
+        f"({_told(own[worst]['f1'])})."
     )
 
 
 def reliability(name: str, found: Found, bins: Sequence[Mapping[str, float]], out: Path) -> str:
     """How often scores are right, by how high they are, and how many there are of each height."""
-    confidence, right, n = (
-        np.array([one[key] for one in bins]) for key in ("confidence", "accuracy", "n")
-    )
+    confidence, right, n = pooled(bins).T
     with _figure(out, 4.6) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.2])
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as it should be")
@@ -194,7 +193,7 @@ def reliability(name: str, found: Found, bins: Sequence[Mapping[str, float]], ou
         bars = lower.bar(confidence, n, 0.9 / metrics.BINS, color=BLUE)
         lower.bar_label(bars, [f"{int(one):,}" for one in n], fontsize=7)
         lower.margins(y=0.25)
-        lower.set(xlabel="score", ylabel="how many")
+        lower.set(xlabel=f"score, bins of fewer than {FEWEST} pooled with the next", ylabel="how many")
     mean, share = (float(np.average(one, weights=n)) for one in (confidence, right))
     gap = round(mean, 3) - round(share, 3)
     way = f"{abs(gap):.3f} too {'high' if gap > 0 else 'low'}" if gap else "neither too high nor too low"
@@ -203,6 +202,28 @@ def reliability(name: str, found: Found, bins: Sequence[Mapping[str, float]], ou
         f"{name}'s scores are {mean:.3f} on average and right in {share:.3f}, so {way} on the whole; "
         f"the expected calibration error is {error}."
     )
+
+
+def pooled(bins: Sequence[Mapping[str, float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """[bins, (mean score, share that is right, n)]: neighbours together until they hold FEWEST scores;
+    of fewer the share says nothing. What is left at the end joins the last."""
+    found: list[list[float]] = [[0.0, 0.0, 0.0]]
+    for one in bins:
+        if found[-1][2] >= FEWEST:
+            found.append([0.0, 0.0, 0.0])
+        found[-1] = [
+            had + more
+            for had, more in zip(
+                found[-1],
+                (one["confidence"] * one["n"], one["accuracy"] * one["n"], one["n"]),
+                strict=True,
+            )
+        ]
+    if len(found) > 1 and found[-1][2] < FEWEST:
+        *found, last = found
+        found[-1] = [had + more for had, more in zip(found[-1], last, strict=True)]
+    sums = np.array(found)
+    return np.column_stack([sums[:, :2] / sums[:, 2:], sums[:, 2]])
 
 
 def coverage_risk(name: str, curve: Mapping[str, Any], rule: Mapping[str, Any] | None, out: Path) -> str:
@@ -229,16 +250,16 @@ def coverage_risk(name: str, curve: Mapping[str, Any], rule: Mapping[str, Any] |
     half = int(np.abs(coverage - 0.5).argmin())
 
     def told(at: int) -> str:
-        return f"{risk[at]:.1%} [{low[at]:.1%}, {high[at]:.1%}]"
+        return _percent({"value": risk[at], "low": low[at], "high": high[at]})
 
     said = (
         f"Of the surest {coverage[half]:.0%} of the texts {name} has {told(half)} wrong, "
         f"of all {told(len(risk) - 1)}"
     )
     if rule is not None:
-        said += f"; with its least confidence it answers {rule['coverage']['value']:.1%}"
+        said += f"; with its least confidence it answers {_percent(rule['coverage'])}"
         if rule["error"]["value"] is not None:
-            said += f", of which {rule['error']['value']:.1%} are wrong"
+            said += f", of which {_percent(rule['error'])} are wrong"
     return f"{said}."
 
 
@@ -284,9 +305,10 @@ def pareto(
 ) -> str:
     """Macro-F1 on test by milliseconds a text (the shortest, one at a time); areas are sizes.
 
-    Nobody measured an ONNX variant on test: it stands, hollow unless it is the release, at the
-    encoder's macro-F1 less what it loses of that on validation. The line joins those that no other is
-    both better and faster than.
+    Nobody measured an ONNX variant on test: it stands, hollow unless it is the release, at an estimate,
+    the encoder's macro-F1 less what it loses of that on validation, with the interval of both (see
+    `exact.difference`; the parts share no author). The line joins those that no other is both better
+    and faster than.
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -295,20 +317,22 @@ def pareto(
     single = [row for row in latency["rows"] if (row["tokens"], row["batch"]) == (tokens, 1)]
     ms = {row["model"]: row["p50_ms"] for row in single}
     own = {name: found[name]["overall"]["macro_f1"] for name in ms if name in found}
-    f1 = {name: float(one["value"]) for name, one in own.items()} | {
-        f"onnx-{name}": own[encoder]["value"] - one["parity"]["drop"]
+    figures = own | {
+        f"onnx-{name}": exact.difference(own[encoder], _lost(one["parity"]))
         for name, one in released["variants"].items()
         if f"onnx-{name}" in ms
     }
+    f1 = {name: float(one["value"]) for name, one in figures.items()}
     front = [name for name in sorted(f1, key=lambda name: ms[name]) if not _beaten(name, f1, ms)]
     largest = max(*(sizes[name] for name in f1), 1)
     area = {name: 12 + 300 * sizes[name] / largest for name in f1}  # square points
-    with _figure(out, 4.6) as figure:
+    with _figure(out, 5.0) as figure:
         axes = figure.subplots()
         for name, value in f1.items():
+            _, ends = _ends([figures[name]])
+            ink = BLUE if name in own else ORANGE
+            axes.errorbar(ms[name], value, yerr=ends, fmt="none", ecolor=ink, capsize=3, elinewidth=1)
             if name in own:
-                _, ends = _ends([own[name]])
-                axes.errorbar(ms[name], value, yerr=ends, fmt="none", ecolor=BLUE, capsize=3)
                 axes.scatter(ms[name], value, s=area[name], color=BLUE, alpha=0.6)
             else:
                 inner = ORANGE if name == f"onnx-{released['variant']}" else "none"
@@ -327,23 +351,52 @@ def pareto(
             ylabel="macro-F1 on test, 95 % interval",
         )
         axes.set_title(
-            f"areas: size; orange: ONNX variants of {encoder} at its macro-F1 less their loss on "
-            "validation, filled: the release",
+            f"areas: size; orange: ONNX variants, estimated as {encoder} less their loss on validation; "
+            "filled: the release",
             fontsize=8,
         )
         figure.draw_without_rendering()  # lays out, so that it is known where on the page a point is
         _notes(
             axes,
             [
-                (f"{name}, {sizes[name] / 1e6:.3g} MB", (ms[name], f1[name]), area[name] ** 0.5 / 2)
+                (
+                    f"{name}, {sizes[name] / 1e6:.3g} MB",
+                    [(ms[name], figures[name][end]) for end in ("value", "low", "high")],
+                    area[name] ** 0.5 / 2,
+                )
                 for name in f1
             ],
         )
-    shown = ", ".join(
-        f"{name} ({f1[name]:.3f} at {two_digits(ms[name])} ms, {sizes[name] / 1e6:.3g} MB)"
-        for name in front
+
+    def told(name: str) -> str:
+        words = "" if name in own else "estimated "
+        return f"{words}{_told(figures[name])} at {two_digits(ms[name])} ms, {sizes[name] / 1e6:.3g} MB"
+
+    release = f"onnx-{released['variant']}"
+    shown = ", ".join(f"{name} ({told(name)})" for name in front)
+    return (
+        f"No model is both better and faster than {shown}. The release is {release}"
+        + ("" if release in front or release not in f1 else f" ({told(release)})")
+        + f". No ONNX variant was measured on test: estimated is {encoder}'s macro-F1 there less what"
+        " the variant loses on validation."
     )
-    return f"No model is both better and faster than {shown}."
+
+
+def _lost(parity: Mapping[str, float]) -> dict[str, float]:
+    """What a variant loses of the encoder's macro-F1, with its interval."""
+    return {"value": parity["drop"], "low": parity["low"], "high": parity["high"]}
+
+
+def _percent(one: Mapping[str, float]) -> str:
+    """`3.7% [1.8%, 6.0%]`"""
+    if one["low"] == one["high"]:
+        return f"{one['value']:.1%} without an interval"
+    return f"{one['value']:.1%} [{one['low']:.1%}, {one['high']:.1%}]"
+
+
+def _told(one: Mapping[str, float | None]) -> str:
+    """As `metrics.told`; a caption has no footnotes."""
+    return exact.told(one).replace(exact.MARK, " without an interval")
 
 
 def _beaten(name: str, f1: Mapping[str, float], ms: Mapping[str, float]) -> bool:
@@ -429,30 +482,68 @@ def _rows(axes: "Axes", labels: Sequence[str]) -> None:
     axes.invert_yaxis()
 
 
-def _notes(axes: "Axes", notes: Sequence[tuple[str, tuple[float, float], float]]) -> None:
-    """A text over each disc (text, place, radius in points), further up or below it where it would run
-    into another."""
-    taken: list[tuple[float, float, float]] = []  # left, right and height of a text, in points
-    for text, place, radius in sorted(notes, key=lambda note: note[1]):
-        at, height = axes.transData.transform(place) * 72 / axes.figure.dpi
-        left, right = at + 5, at + 5 + 4.8 * len(text)
-        ways = [(radius + 3 + 11 * step, -radius - 9 - 11 * step) for step in range(5)]
-        for above in [one for both in ways for one in both]:
-            if not any(
-                left < other[1] and other[0] < right and abs(height + above - other[2]) < 10
-                for other in taken
-            ):
-                break
-        taken.append((left, right, height + above))
-        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "relpos": (0, 0.5)}
+def _notes(axes: "Axes", notes: Sequence[tuple[str, Sequence[tuple[float, float]], float]]) -> None:
+    """A text beside each disc (text; place, lower and upper end of its interval; radius in points), as
+    near as it runs into no other text, disc or interval, and off no side."""
+    points = 72 / axes.figure.dpi
+    taken: list[tuple[float, float, float, float]] = []  # left, right, bottom and top, in points
+    places = []
+    for _, ends, radius in notes:
+        middle, low, high = (axes.transData.transform(one) * points for one in ends)
+        places.append(middle)
+        reach = max(radius, 3)
+        taken.append((middle[0] - reach, middle[0] + reach, middle[1] - radius, middle[1] + radius))
+        taken.append((middle[0] - 3, middle[0] + 3, low[1] - 1, high[1] + 1))
+    box = axes.get_window_extent()
+    sides = (box.x0 * points, axes.figure.bbox.x1 * points, box.y0 * points, box.y1 * points)
+    for at in sorted(range(len(notes)), key=lambda at: (places[at][0], places[at][1])):
+        text, ends, radius = notes[at]
+        wide, (x, y) = 4.9 * len(text), places[at]
+        ways = [
+            (side * (radius + 4 + aside) - (wide if side < 0 else 0), up)
+            for aside in (0, 20, 40)
+            for step in range(12)
+            for up in ((0,) if not step else (10.0 * step, -10.0 * step))
+            for side in (1, -1)
+        ]
+        across, up = next(
+            (
+                way
+                for way in sorted(ways, key=lambda way: abs(way[1]) + _aside(way[0], wide, radius))
+                if _free((x + way[0], x + way[0] + wide, y + way[1] - 5, y + way[1] + 5), taken, sides)
+            ),
+            ways[0],
+        )
+        taken.append((x + across, x + across + wide, y + up - 5, y + up + 5))
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}
+        line["relpos"] = (0 if across > 0 else 1, 0.5)
         axes.annotate(
             text,
-            place,
-            (5, above),
+            ends[0],
+            (across, up),
             textcoords="offset points",
             fontsize=8,
-            arrowprops=line if abs(above) > radius + 10 else None,
+            va="center",
+            arrowprops=line if abs(up) > radius + 4 or _aside(across, wide, radius) else None,
         )
+
+
+def _aside(across: float, wide: float, radius: float) -> float:
+    """How much further than needed a text of this width stands to the right or left of its disc."""
+    return round((across if across > 0 else -across - wide) - radius - 4, 6)
+
+
+def _free(
+    own: tuple[float, float, float, float],
+    taken: Sequence[tuple[float, float, float, float]],
+    sides: tuple[float, float, float, float],
+) -> bool:
+    """Whether a box (left, right, bottom, top) is within the `sides` and meets none that is `taken`."""
+    left, right, bottom, top = own
+    within = sides[0] <= left and right <= sides[1] and sides[2] <= bottom and top <= sides[3]
+    return within and not any(
+        left < other[1] and other[0] < right and bottom < other[3] and other[2] < top for other in taken
+    )
 
 
 def _ends(

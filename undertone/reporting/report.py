@@ -3,22 +3,30 @@ a text."""
 
 import base64
 import html as markup
+import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from markdown_it import MarkdownIt
 
-from undertone.corpus import certificate
+from undertone.annotation import agreement, fuse
+from undertone.augmentation import compose, filters, pseudo
+from undertone.corpus import certificate, ledger
 from undertone.corpus.ledger import Ledger
-from undertone.deployment import latency
+from undertone.deployment import latency, release
 from undertone.errors import Problem
 from undertone.files import read_json
-from undertone.measures import comparison, metrics, prevalence
+from undertone.measures import calibration, comparison, evaluation, exact, metrics, prevalence, slices
 from undertone.params import Hourly, read_params
+from undertone.people import review, search
+from undertone.records import runs
+from undertone.records.provenance import COMMIT
 from undertone.reporting import pictures
+from undertone.voters import collect, request
 
 Row = Sequence[object]
 
@@ -48,16 +56,24 @@ UNLIKE = (
 )
 PICTURES = f"pictures/{pictures.SENTENCES}"
 HALF = 0.5  # of what label noise takes: what doubting labels is to give back
+PACKAGE = __name__.partition(".")[0]
+CODE = Path(metrics.__file__).parents[metrics.__name__.count(".")]  # the repository's folder
 REFERENCES = {"label": "labels", "gold": "gold"}  # reference → as headings have it
 INTERVALS = (
-    "Intervals are 95 % expanded percentile bootstrap (Hesterberg 2015); the rows of a group (an author)"
-    " are drawn together. One of no width says that no draw differed, not that there is no doubt."
+    "Intervals are 95 % expanded percentile bootstrap (Hesterberg 2015); the rows of a group (an"
+    " author) are drawn together. A share of 0 or 1 has the exact interval of Clopper & Pearson (1934)"
+    " for as many texts as there are groups, for the bootstrap then knows none. p50, p95 and p99 are"
+    " what was measured in so many calls; how they would differ in another run is not known from one."
 )
 FEW = "No p95 of fewer than 20 calls and no p99 of fewer than 100: it would be the slowest call."
 SLICED = (
     "Difference: in accuracy, from all other rows, with its interval. p (a permutation test, Holm 1979)"
     " asks whether the slices differ beyond what their authors' other texts explain, so one author who"
-    " fills a slice is no evidence. Numbers are cut at their quartiles; `other` pools small slices."
+    " fills a slice is no evidence. Numbers are cut at their quartiles; `other` pools small slices. An"
+    " interval (a bootstrap) and the first p are those of one slice looked at alone, and near 0.05 may"
+    " disagree; the verdict is that of p (Holm), for among many slices some seem to differ. Where all"
+    " rows of a slice are right, or none, its interval is exact (Clopper & Pearson 1934, each group one"
+    " text), and the difference has it from both sides' (Newcombe 1998)."
 )
 COMPARED = (
     "The verdict is that of a paired randomisation test that swaps whole groups, p corrected for all"
@@ -68,13 +84,22 @@ MIXED = (
     " candidate on the mix `own`, by people's labels of validation. A mix is kept only where that is"
     " shown to be better (paired test, Holm over all mixes); test figures have no say."
 )
+UNSURE = (
+    "The calibration error's interval is the least sure one here: in simulations it covers 89 to 91 %"
+    " of scores that are not calibrated, not 95 %."
+)
+UNCORRECTED = (
+    "Naïve: the decisions on all rows, counted, so nothing is drawn, and what is wrong with it is no"
+    " matter of chance. Adjusted counts (Forman 2008) is there to compare, without an interval:"
+    " corrected has one."
+)
 OLDER = "No evaluation is committed yet, so there is nothing to compare with."
 SAME = "Nothing: every figure is the committed one."
 STYLE = """
 body { color: #111; background: #fff; font: 16px/1.5 system-ui, sans-serif; max-width: 72rem;
   margin: 0 auto; padding: 1rem; }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums;
-  display: block; overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 0.85rem;
+  font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: left; vertical-align: top; }
 pre { overflow-x: auto; background: #f5f5f5; padding: 0.6rem; }
 figure { margin: 1.5rem 0; max-width: 700px; overflow-x: auto; break-inside: avoid; }
@@ -120,25 +145,39 @@ class Results:
     mixes: Mapping[str, Any]  # candidate → what the stage compose left
     pseudo: Mapping[str, Any]
     doubt: Mapping[str, Any]
+    searched: Mapping[str, Any]
+    newest: Mapping[str, str]  # what `newest_run` returned
+
+
+@dataclass(frozen=True)
+class Made:
+    """Where numbers are: a file beside the page, the place in its JSON (empty: all of it), the library's
+    function that made them (none: the stage itself), and the stage that called it."""
+
+    file: str
+    key: str
+    by: Callable[..., Any] | None
+    stage: str
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of both pages: Markdown, what made its numbers (file, stage), the pictures that the HTML
-    page shows below; `folded`: there the reader opens it first."""
+    """A part of both pages: Markdown, what made its numbers, the pictures that the HTML page shows
+    below; `folded`: there the reader opens it first."""
 
     title: str
     blocks: Sequence[str]
-    made: Sequence[tuple[str, str]] = ()
+    made: Sequence[Made] = ()
     pictures: Sequence[str] = ()
     folded: bool = False
 
 
 def page(results: Results) -> str:
     """The Markdown page; each heading begins with the stage that made its numbers."""
-    found = [_title(results)]
+    found = [_title(results), _told(results)]
     for section in _sections(results):
-        found += [section.title and f"## {section.title}", *section.blocks, _made(section)]
+        found += [section.title and f"## {section.title}", *_blocks(section)]
+    found.append("[report.html](report.html) is this page with pictures, for any browser.")
     return "\n\n".join(block for block in found if block) + "\n"
 
 
@@ -149,11 +188,9 @@ def html(results: Results, drawn: Path, before: Mapping[str, Any]) -> str:
     said = read_json(drawn / pictures.SENTENCES)
     changed = changes(before, results.evaluated)
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    found = [markdown.render(_title(results))]
+    found = [markdown.render(f"{_title(results)}\n\n{_told(results)}")]
     for section in _sections(results, said, changed):
-        text = markdown.render(
-            "\n\n".join(block for block in (*section.blocks, _made(section)) if block)
-        )
+        text = markdown.render("\n\n".join(_blocks(section)))
         text = _TOGETHER.sub("\\1\u00a0", text)
         shown = [_figure(drawn / path, said[path]) for path in section.pictures if path in said]
         body = "\n".join([text, *shown])
@@ -187,7 +224,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _headline(evaluated: Mapping[str, Any]) -> dict[tuple[str, str, str], str]:
     """(candidate, part and reference, figure) → as shown."""
     return {
-        (name, f"{part}, {REFERENCES[reference]}", shown): f"{metrics.told(figure)} (n={one['n']:,})"
+        (name, f"{part}, {REFERENCES[reference]}", shown): f"{exact.told(figure)} (n={one['n']:,})"
         for part, references in evaluated.items()
         for reference, candidates in references.items()
         for name, one in candidates.items()
@@ -202,21 +239,71 @@ def _title(results: Results) -> str:
     return f"# {results.manifest['codebook']} on {results.source}"
 
 
+def newest_run(known: runs.Ledger, digests: Iterable[str]) -> dict[str, str]:
+    """`name`, `commit`, `date` (UTC) and `dirty` of the newest run among those that made the models of
+    these `digests`; empty where the ledger has none of them.
+
+    Of runs that made the same bytes it is the first, so that one that is repeated later changes nothing.
+    """
+    first: dict[str, Any] = {}
+    for record in sorted(known.runs.values(), key=lambda one: (one.end, one.id)):
+        first.setdefault(record.tags.get("model.md5", ""), record)
+    made = [first[one] for one in digests if one in first]
+    if not made:
+        return {}
+    newest = max(made, key=lambda one: (one.end, one.id))
+    return {
+        "name": newest.name,
+        "commit": newest.tags.get(COMMIT, "")[:8],
+        "date": f"{datetime.fromtimestamp(newest.end / 1000, UTC):%Y-%m-%d}",
+        "dirty": newest.tags.get("git.dirty", "false"),
+    }
+
+
+def _told(results: Results) -> str:
+    """What the page is of: source, data, newest run and machine."""
+    told = [f"Source: {results.source}"]
+    data = results.manifest["data"]["comments"]
+    told.append(f"data: split.parquet, md5 `{data[:8]}`")
+    if run := results.newest:
+        changed = " and changes that were not committed" if run["dirty"] == "true" else ""
+        commit = f", commit `{run['commit']}`{changed}" if run["commit"] else ""
+        told.append(f"newest run behind a model on it: {run['name']} of {run['date']}{commit}")
+    else:
+        told.append(f"no run behind its models is in {runs.LEDGER} yet")
+    machines = dict.fromkeys(_hardware(one) for one in (results.latency, results.cost))
+    told.append(f"latencies: of {' and of '.join(machines)}, and of no other machine")
+    return "; ".join(told) + "."
+
+
+def _hardware(measured: Mapping[str, Any]) -> str:
+    machine = measured["machine"]
+    gpu = f" and {machine['gpu']}" if machine["gpu"] else ""
+    return f"{machine['processor']}{gpu}, {_count(machine['threads'], 'thread')}, {machine['system']}"
+
+
+def _count(number: int, what: str) -> str:
+    """`1 row`, `2,000 rows`"""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def _sections(
     results: Results, said: Mapping[str, str] | None = None, changed: str | None = None
 ) -> Iterator[Section]:
     """All sections; those of pictures and changes where there are any to show."""
     evaluated, chosen = results.evaluated, results.selection
     champion = chosen["champion"]
-    judged = [("evaluation.json", "evaluate")]
+    judged = [Made("evaluation.json", "test", metrics.evaluate, "evaluate")]
+    asked = results.asked
     yield Section(
         "",
         [leaderboard(evaluated, results.compared, chosen, results.cost)],
         [
             *judged,
-            ("comparisons.json", "evaluate"),
-            ("selection.json", "select"),
-            ("cost.json", "cost"),
+            Made("comparisons.json", "test.label", comparison.compare, "evaluate"),
+            Made("selection.json", "champion", evaluation.select, "select"),
+            Made("cost.json", "candidates", latency.measure, "cost"),
+            Made(PICTURES, "pareto.svg", pictures.pareto, "plot"),
         ],
         ["pareto.svg"],
     )
@@ -225,97 +312,151 @@ def _sections(
     yield from _comparisons(results.compared, chosen["part"])
     for reference, title in REFERENCES.items():
         if reference in evaluated["test"]:
-            yield _by_label(evaluated["test"][reference], champion, title)
+            yield _by_label(evaluated["test"][reference], champion, title, reference)
     yield Section(
-        "evaluate: scores as probabilities (test)", [_probabilities(evaluated["test"])], judged
+        "evaluate: scores as probabilities (test)",
+        [_probabilities(evaluated["test"]), UNSURE],
+        [Made("evaluation.json", f"test.label.{champion}.overall", metrics.evaluate, "evaluate")],
     )
     rules = {
         name: one["answered"] for name, one in results.curves.items() if one["answered"] is not None
     }
     if rules:
-        yield Section("evaluate: abstention (test)", [_abstention(rules)], [("curves.json", "evaluate")])
+        name = next(iter(rules))
+        made = Made("curves.json", f"{name}.answered", calibration.answered_error, "evaluate")
+        yield Section("evaluate: abstention (test)", [_abstention(rules)], [made])
     yield from _pictures(evaluated["test"]["label"], chosen, said or {})
     if results.prevalence:
         yield Section(
             f"prevalence: by the scores of {results.prevalence['judge']}",
-            [prevalence.table(results.prevalence)],
-            [("prevalence.json", "prevalence")],
+            [prevalence.table(results.prevalence), UNCORRECTED],
+            [
+                Made("prevalence.json", "labels", prevalence.prevalence, "prevalence"),
+                Made(PICTURES, "prevalence.svg", pictures.corrected, "plot"),
+            ],
             ["prevalence.svg"],
         )
     if results.slices[champion]:
         yield Section(
             f"evaluate: slices of {champion} (test)",
             [SLICED, _slices(results.slices[champion])],
-            [("slices.json", "evaluate")],
+            [Made("slices.json", champion, slices.by_column, "evaluate")],
         )
     yield Section(
         "Rows",
         [_rows(results.ledgers)],
-        [(f"rows/{one.stage}.json", one.stage) for one in results.ledgers],
+        [Made(f"rows/{one.stage}.json", "dropped", ledger.Ledger, one.stage) for one in results.ledgers],
     )
     yield Section(
         "split",
         [_parts(results.split), certificate.told(results.split) + ".", _promises(results.split)],
-        [("split.json", "split")],
+        [
+            Made("split.json", "rows", certificate.certificate, "split"),
+            Made(PICTURES, "parts.svg", pictures.parts, "plot"),
+        ],
         ["parts.svg"],
     )
     if results.generated["asked"]:
         yield Section(
             "augment: generated texts",
             [_generated(results.generated), _judge(results.generated)],
-            [("generated.json", "augment")],
+            [Made("generated.json", "labels", filters.account, "augment")],
         )
-    if results.asked["voters"]:
-        yield from _silver(results.asked, results.collected, results.fused, evaluated, champion)
+    if asked["voters"]:
+        yield from _silver(asked, results.collected, results.fused, evaluated, champion)
     if chosen["mixes"]:
         yield Section(
             "compose: mixes",
             [MIXED, _mixes(results.mixes, evaluated, chosen)],
             [
-                *((f"mixes/{name}.json", "compose") for name in results.mixes),
+                *(Made(f"mixes/{name}.json", "rows", compose.told, "compose") for name in results.mixes),
                 *judged,
-                ("selection.json", "select"),
+                Made("selection.json", "mixes", evaluation.kept, "select"),
             ],
         )
     if results.pseudo:
-        yield Section("pseudo", [_pseudo(results.pseudo)], [("pseudo.json", "pseudo")])
+        made = Made("pseudo.json", "labels", pseudo.labelled, "pseudo")
+        yield Section("pseudo", [_pseudo(results.pseudo)], [made])
     if results.doubt["planted"]:
-        shown = _doubt(results.doubt, results.mixes)
-        yield Section("doubt: label noise", shown, [("doubt.json", "doubt")])
+        made = Made("doubt.json", "planted", None, "doubt")
+        yield Section("doubt: label noise", _doubt(results.doubt, results.mixes), [made])
+    if results.searched:
+        made = Made("search.json", "labels", search.search, "search")
+        yield Section("search", _searched(results.searched), [made])
     if results.reviewed:
-        yield Section("review", _reviewed(results.reviewed), [("review.json", "review")])
+        yield Section(
+            "review",
+            _reviewed(results.reviewed),
+            [
+                Made("review.json", "arms", review.settled, "review"),
+                Made("review.json", "agreement", agreement.agreement, "review"),
+            ],
+        )
     yield Section(
         f"release: {results.released['variant']}",
         [_variants(results.latency["encoder"], results.released)],
-        [("release.json", "release")],
+        [Made("release.json", "variants", release.choose, "release")],
     )
     yield Section(
         "bench",
-        [speed(results.latency, results.released, results.asked, results.price)],
-        [("latency.json", "bench"), ("release.json", "release"), ("request.json", "request")],
+        [speed(results.latency, results.released, asked, results.price)],
+        [
+            Made("latency.json", "rows", latency.measure, "bench"),
+            Made("release.json", "variant", release.choose, "release"),
+            *([Made("request.json", "voters", request.plan, "request")] if asked["voters"] else []),
+        ],
     )
     yield Section(
         "bench: every length and batch",
         [_latency(results.latency), FEW],
-        [("latency.json", "bench")],
+        [Made("latency.json", "rows", latency.measure, "bench")],
         folded=True,
     )
     yield Section(
         "Where the numbers come from",
         [
-            "`dvc repro` wrote them; the lines below each table name its file and the stage that made "
-            f"it. {INTERVALS}",
-            "[report.html](report.html) is this page with pictures, for any browser.",
+            "`dvc repro` wrote them; the line below each table names its file, the place in it, the"
+            f" function that made it, with its line, and the stage that called that. {INTERVALS}",
         ],
     )
 
 
+def _blocks(section: Section) -> list[str]:
+    """What a section says, what its mark means where it has one, and where its numbers are."""
+    marked = [exact.MARKED] if any(exact.MARK in block for block in section.blocks) else []
+    return [block for block in (*section.blocks, *marked, _made(section)) if block]
+
+
 def _made(section: Section) -> str:
-    """Links to the files of a section, and to the stages that made them."""
-    files = ", ".join(f"[{Path(file).name}]({file})" for file, _ in section.made)
-    stages = dict.fromkeys(stage for _, stage in section.made)
-    links = ", ".join(f"[stages/{one}.py](../../stages/{one}.py)" for one in stages)
-    return f"From {files}, made by {links}." if files else ""
+    """Links to each file of a section, to the function that made it and to the stage that called that;
+    files that one function made together."""
+    lines: dict[tuple[str, Callable[..., Any] | None], list[Made]] = {}
+    for one in section.made:
+        lines.setdefault((one.key, one.by), []).append(one)
+    told = []
+    for (key, by), ones in lines.items():
+        files = ", ".join(dict.fromkeys(f"[{Path(one.file).name}]({one.file})" for one in ones))
+        stages = ", ".join(
+            dict.fromkeys(f"[stages/{one.stage}.py](../../stages/{one.stage}.py)" for one in ones)
+        )
+        at = f" at `{key}`" if key else ""
+        function = f" by {_linked(by)}" if by else ""
+        told.append(f"{files}{at}, made{function} in {stages}")
+    return f"From {'; '.join(told)}." if told else ""
+
+
+def _linked(function: Callable[..., Any]) -> str:
+    path, line = place(function)
+    name = f"{function.__module__.removeprefix(f'{PACKAGE}.')}.{function.__qualname__}"
+    return f"[{name}](../../{path}#L{line})"
+
+
+def place(function: Callable[..., Any]) -> tuple[str, int]:
+    """The file of a function or class, relative to the repository, and the line that names it."""
+    path = Path(inspect.getfile(function)).resolve().relative_to(CODE.resolve())
+    lines, first = inspect.getsourcelines(function)
+    above = next(at for at, line in enumerate(lines) if re.match(r"\s*(async def|def|class) ", line))
+    return path.as_posix(), first + above
 
 
 def _figure(path: Path, sentence: str) -> str:
@@ -334,10 +475,15 @@ def _pictures(
         drawn = [f"{name}/{kind}.svg" for kind in pictures.OF_CANDIDATE]
         if not any(path in said for path in drawn):
             continue
-        made = [("evaluation.json", "evaluate"), ("curves.json", "evaluate")]
+        made = [
+            Made("evaluation.json", f"test.label.{name}", metrics.evaluate, "evaluate"),
+            Made("curves.json", f"{name}.reliability", calibration.reliability, "evaluate"),
+            Made("curves.json", f"{name}.coverage_risk", calibration.coverage_risk, "evaluate"),
+            Made(PICTURES, f"{name}/confusion.svg", pictures.draw_all, "plot"),
+        ]
         if f"{name}/learning.svg" in said:
-            made.append((f"learning/{name}.json", "train"))
-        yield Section(f"plot: {name}", [], [*made, (PICTURES, "plot")], drawn, folded=name not in first)
+            made.append(Made(f"learning/{name}.json", "", None, "train"))
+        yield Section(f"plot: {name}", [], made, drawn, folded=name not in first)
 
 
 def _rows_judged(found: Mapping[str, Any]) -> str:
@@ -377,22 +523,22 @@ def leaderboard(
             (
                 f"**{name}**" if name in (selection["champion"], selection["encoder"]) else name,
                 mark,
-                metrics.told(deciding[name]["overall"]["macro_f1"]),
-                metrics.told(test[name]["overall"]["macro_f1"]),
+                exact.told(deciding[name]["overall"]["macro_f1"]),
+                exact.told(test[name]["overall"]["macro_f1"]),
                 verdicts.get(name, ""),
-                metrics.told(accuracy) + below,
+                exact.told(accuracy) + below,
                 *(
-                    (metrics.told_valid(test[name]), metrics.told(test[name]["valid_accuracy"]))
+                    (metrics.told_valid(test[name]), exact.told(test[name]["valid_accuracy"]))
                     if invalid
                     else ()
                 ),
-                *([metrics.told(gold[name]["overall"]["macro_f1"])] if gold else []),
+                *([exact.told(gold[name]["overall"]["macro_f1"])] if gold else []),
                 f"{costs[name]['ms']:.1f}" if name in costs else "",
             )
         )
     if "teachers" in gold:
         empty = [""] * (7 if invalid else 5)
-        f1 = metrics.told(gold["teachers"]["overall"]["macro_f1"])
+        f1 = exact.told(gold["teachers"]["overall"]["macro_f1"])
         lines.append(("teachers", *empty, f1, ""))
     table = _table(
         (
@@ -404,7 +550,7 @@ def leaderboard(
             "accuracy, test",
             *(("valid answers, test", "their accuracy") if invalid else ()),
             *([f"macro-F1, gold (n={gold['majority']['n']:,})"] if gold else []),
-            f"ms a text ({cost['words']} words)",
+            f"ms a text of {cost['words']} words",
         ),
         lines,
     )
@@ -442,7 +588,7 @@ def _comparisons(compared: Mapping[str, Any], deciding: str) -> Iterator[Section
         lines = [
             (
                 " and ".join(pair["between"]),
-                _signed(pair["difference"]),
+                exact.signed(pair["difference"]),
                 _p(pair["p_holm"]),
                 f"{pair['mcnemar']['b']}:{pair['mcnemar']['c']}",
                 _p(pair["mcnemar"]["p"]),
@@ -464,14 +610,8 @@ def _comparisons(compared: Mapping[str, Any], deciding: str) -> Iterator[Section
         yield Section(
             f"evaluate: comparisons ({title})",
             [*said, _table(head, lines)],
-            [("comparisons.json", "evaluate")],
+            [Made("comparisons.json", f"{part}.{reference}", comparison.compare, "evaluate")],
         )
-
-
-def _signed(one: Mapping[str, float]) -> str:
-    if one["value"] is None:
-        return ""
-    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
 
 
 def _p(p: float | None) -> str:
@@ -484,7 +624,7 @@ def _probabilities(references: Mapping[str, Any]) -> str:
     """Of every candidate that has scores."""
     names = ("log_loss", "brier_score", "expected_calibration_error")
     lines = [
-        (name, REFERENCES[reference], *(metrics.told(one["overall"][figure]) for figure in names))
+        (name, REFERENCES[reference], *(exact.told(one["overall"][figure]) for figure in names))
         for reference, candidates in references.items()
         for name, one in candidates.items()
         if one["overall"]["log_loss"]["value"] is not None
@@ -499,9 +639,9 @@ def _abstention(rules: Mapping[str, Any]) -> str:
         (
             name,
             f"{one['answered']:,} of {one['n']:,}",
-            metrics.told(one["coverage"]),
+            exact.told(one["coverage"]),
             f"{one['wrong']:,}",
-            metrics.told(one["error"]),
+            exact.told(one["error"]),
         )
         for name, one in rules.items()
     ]
@@ -515,9 +655,10 @@ def _slices(columns: Mapping[str, Any]) -> str:
             name,
             f"{one['n']:,}",
             f"{one['groups']:,}",
-            metrics.told(one["accuracy"]),
-            metrics.told(one["macro_f1"]),
-            _signed(one["difference"]),
+            exact.told(one["accuracy"]),
+            exact.told(one["macro_f1"]),
+            exact.signed(one["difference"]),
+            _p(one["p"]),
             _p(one["p_holm"]),
             ("**lower**" if one["difference"]["value"] < 0 else "**higher**")
             if one["significant"]
@@ -526,11 +667,20 @@ def _slices(columns: Mapping[str, Any]) -> str:
         for column, found in columns.items()
         for name, one in found.items()
     ]
-    head = ("rows", "groups", "accuracy", "macro-F1", "accuracy less that of the others", "p (Holm)", "")
+    head = (
+        "rows",
+        "groups",
+        "accuracy",
+        "macro-F1",
+        "accuracy less that of the others",
+        "p",
+        "p (Holm)",
+        "",
+    )
     return _table(("column", "slice", *head), lines)
 
 
-def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> Section:
+def _by_label(candidates: Mapping[str, Any], champion: str, title: str, reference: str) -> Section:
     found = candidates[champion]
     # for one label a text the confusion shows where each row went
     missing = ["no valid answer"] if metrics.unanswered(found) else []
@@ -540,9 +690,23 @@ def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> Secti
             label,
             one["support"],
             *(one["unanswered"] for _ in beside),
-            *(metrics.told(one[name]) for name in ("precision", "recall", "f1", "accuracy")),
+            *(exact.told(one[name]) for name in ("precision", "recall", "f1", "accuracy")),
         )
         for label, one in found["labels"].items()
+    ]
+    # F1 is not that of the averages beside it, and an average of yes or no over labels says little
+    lines += [
+        (
+            f"{average} average",
+            found["n"],
+            *("" for _ in beside),
+            *(
+                exact.told(found["overall"][f"{average}_{name}"])
+                for name in ("precision", "recall", "f1")
+            ),
+            "",
+        )
+        for average in ("macro", "weighted")
     ]
     blocks = [_table(("label", "rows", *beside, "precision", "recall", "F1", "accuracy"), lines)]
     if found["confusion"] is not None:
@@ -554,11 +718,10 @@ def _by_label(candidates: Mapping[str, Any], champion: str, title: str) -> Secti
             "Confusion (rows: what is true, columns: what was decided):",
             _table(("", *found["labels"], *missing), confusion),
         ]
-    blocks.append(f"```text\n{metrics.classification_report(found).rstrip()}\n```")
     return Section(
         f"evaluate: {champion} against the {title} (test, n={found['n']:,}, {found['groups']:,} groups)",
         blocks,
-        [("evaluation.json", "evaluate")],
+        [Made("evaluation.json", f"test.{reference}.{champion}", metrics.evaluate, "evaluate")],
     )
 
 
@@ -586,23 +749,23 @@ def _silver(
     people: list[Row] = [
         (
             f"**{name}**" if name == "silver" else name,
-            metrics.told(fused["teachers"][name]["accuracy"]) if name in fused["teachers"] else "",
-            metrics.told(metrics.right(gold[name], many=fused["many"])),
-            metrics.told(gold[name]["overall"]["macro_f1"]),
+            exact.told(fused["teachers"][name]["accuracy"]) if name in fused["teachers"] else "",
+            exact.told(metrics.right(gold[name], many=fused["many"])),
+            exact.told(gold[name]["overall"]["macro_f1"]),
             f"{gold[name]['n']:,}",
         )
         for name in gold
-    ] or [(name, metrics.told(one["accuracy"])) for name, one in fused["teachers"].items()]
+    ] or [(name, exact.told(one["accuracy"])) for name, one in fused["teachers"].items()]
     share = "accuracy a label" if fused["many"] else "accuracy"
     head = ("voter", f"{share}, estimated from the votes alone")
-    agreement = fused["agreement"]
+    agreed = fused["agreement"]
     pairs = [
         (
             " and ".join(pair["between"]),
             f"{pair['n']:,}",
-            *(metrics.told(pair[figure]) for figure in ("raw", "kappa", "alpha")),
+            *(exact.told(pair[figure]) for figure in ("raw", "kappa", "alpha")),
         )
-        for pair in agreement["pairs"]
+        for pair in agreed["pairs"]
     ]
     yield Section(
         "collect",
@@ -616,13 +779,16 @@ def _silver(
             ),
             f"Answers to unknown ids: {collected['unknown_ids']:,}.",
         ],
-        [("request.json", "request"), ("collect.json", "collect")],
+        [
+            Made("request.json", "voters", request.plan, "request"),
+            Made("collect.json", "voters", collect.collect, "collect"),
+        ],
     )
     blocks = [_table((*head, f"{share} by people", "macro-F1 by people", "n") if gold else head, people)]
     if "teachers" in evaluated["test"].get("gold", {}):
         taught, judged = evaluated["test"]["label"][champion], evaluated["test"]["gold"]
         by_teachers, teachers, model = (
-            metrics.told(one["overall"]["accuracy"])
+            exact.told(one["overall"]["accuracy"])
             for one in (taught, judged["teachers"], judged[champion])
         )
         blocks.append(
@@ -631,13 +797,21 @@ def _silver(
             f"{judged['teachers']['n']:,}, and with {champion} in {model}."
         )
     blocks += [
-        f"Krippendorff's alpha over all annotators: {metrics.told(agreement['alpha'])}.",
+        f"Krippendorff's alpha over all annotators: {exact.told(agreed['alpha'])}.",
         _table(("annotators", "n", "raw agreement", "Cohen's kappa", "Krippendorff's alpha"), pairs),
     ]
     yield Section(
         f"fuse: {fused['method'].replace('_', ' ')}",
         blocks,
-        [("fuse.json", "fuse"), ("evaluation.json", "evaluate")],
+        [
+            Made("fuse.json", "teachers", fuse.fuse, "fuse"),
+            Made("fuse.json", "agreement", agreement.agreement, "fuse"),
+            *(
+                [Made("evaluation.json", "test.gold.teachers", metrics.evaluate, "evaluate")]
+                if "teachers" in evaluated["test"].get("gold", {})
+                else []
+            ),
+        ],
     )
 
 
@@ -648,10 +822,10 @@ def _reviewed(found: Mapping[str, Any]) -> list[str]:
         for arm, one in found["arms"].items()
     ]
     blocks = [
-        f"Of {found['asked']:,} rows asked about {found['reviewed']:,} are reviewed and"
-        f" {found['unfilled']:,} not yet; {found['gone']:,} are gone or have another text by now."
-        f" Reviewers differ on {found['differing']:,}: {found['settled']:,} were decided on,"
-        f" {found['undecided']:,} tie and have no gold label.",
+        f"Rows asked about: {found['asked']:,}; reviewed {found['reviewed']:,}, not yet"
+        f" {found['unfilled']:,}, gone or with another text by now {found['gone']:,}. Rows on which"
+        f" reviewers differ: {found['differing']:,}; decided on {found['settled']:,}, a tie without a"
+        f" gold label {found['undecided']:,}.",
         _table(("chosen for", "asked", "reviewed", "gold"), arms),
     ]
     if agreed := found["agreement"]:
@@ -659,14 +833,50 @@ def _reviewed(found: Mapping[str, Any]) -> list[str]:
             (
                 " and ".join(pair["between"]),
                 f"{pair['n']:,}",
-                *(metrics.told(pair[figure]) for figure in ("raw", "kappa", "alpha")),
+                *(exact.told(pair[figure]) for figure in ("raw", "kappa", "alpha")),
             )
             for pair in agreed["pairs"]
         ]
         head = ("reviewers", "n", "raw agreement", "Cohen's kappa", "Krippendorff's alpha")
+        blocks += [f"Krippendorff's alpha over all reviewers: {exact.told(agreed['alpha'])}. By pair:"]
         blocks += [_table(head, pairs)]
-        blocks += [f"Krippendorff's alpha over all reviewers: {metrics.told(agreed['alpha'])}."]
     return blocks
+
+
+def _searched(found: Mapping[str, Any]) -> list[str]:
+    """Which rows people label next, and how near they are to the examples they were looked for by."""
+    by_chance = found["random"]["rows"]
+    told = (
+        f"{_count(found['pool'], 'row')} in the pool that nobody has looked at; {by_chance:,} by chance"
+    )
+    if found["random"]["inclusion"] is not None:
+        told += f", each with probability {found['random']['inclusion']:.4f}"
+    lines = [
+        (
+            label,
+            f"{one['examples_of_the_codebook']:,}",
+            f"{one['examples_of_the_training_part']:,}",
+            f"{one['looked_through']:,}",
+            f"{one['found']:,}",
+            _range(one["score"]),
+            _range(one["score_of_examples"]),
+        )
+        for label, one in found["labels"].items()
+    ]
+    if not lines:
+        return [f"{told}; no label is looked for."]
+    head = ("label", "examples: codebook", "training part", "looked through", "found")
+    scored = ("score of those found", "score of the examples")
+    why = (
+        "A score is the mean cosine to the label's examples less that to the others'; shown are lowest,"
+        " median and highest, which are no estimates."
+    )
+    return [f"{told}.", _table((*head, *scored), lines), why]
+
+
+def _range(scores: Mapping[str, float | None]) -> str:
+    """`0.062, 0.066, 0.080`: lowest, median and highest; empty without any."""
+    return ", ".join(f"{one:.3f}" for one in scores.values() if one is not None)
 
 
 def _rows(ledgers: Sequence[Ledger]) -> str:
@@ -699,10 +909,10 @@ def _mixes(mixes: Mapping[str, Any], evaluated: Mapping[str, Any], chosen: Mappi
                 one["name"],
                 metrics.told_rows(one["rows"]),
                 *(
-                    metrics.told(evaluated[part][reference][name]["overall"]["macro_f1"])
+                    exact.told(evaluated[part][reference][name]["overall"]["macro_f1"])
                     for part, reference in columns
                 ),
-                _signed(kept["difference"]) if kept and kept["difference"] else "",
+                exact.signed(kept["difference"]) if kept and kept["difference"] else "",
                 _p(kept["p_holm"]) if kept else "",
                 _kept(kept) if kept else "",
             )
@@ -724,13 +934,14 @@ def _kept(mix: Mapping[str, Any]) -> str:
 def _pseudo(told: Mapping[str, Any]) -> str:
     members = f"the {told['combine']} of {' and '.join(told['candidates'])}"
     found = [
-        f"{told['pool']:,} comments without a label (beside {sum(told['left_out'].values()):,} that are"
-        f" too near validation or test): {told['accepted']:,} accepted by {members} at"
+        f"{_count(told['pool'], 'comment')} without a label (beside"
+        f" {sum(told['left_out'].values()):,} that are too near validation or test):"
+        f" {told['accepted']:,} accepted by {members} at"
         f" {told['threshold']:g}, {told['disagreed']:,} disagreed on, {told['in_doubt']:,} in doubt."
     ]
     shown = {"label": "validation's labels", "gold": "validation's gold"}
     right = [
-        f"{metrics.told(one)} of {one['n']:,} accepted of {one['of']:,} rows by {shown[by]}"
+        f"{exact.told(one)} of {one['n']:,} accepted of {_count(one['of'], 'row')} by {shown[by]}"
         for by, one in told["accuracy"].items()
         if one
     ]
@@ -801,7 +1012,7 @@ def _generated(found: Mapping[str, Any]) -> str:
                 name = reason.replace("_", " ")
                 lines.append((name, *(f"{one[kind][reason]:,}" for one in columns.values())))
     lines.append(("**accepted**", *(f"{one['accepted']:,}" for one in columns.values())))
-    lines.append(("of those asked", *(metrics.told(one["rate"]) for one in columns.values())))
+    lines.append(("of those asked", *(exact.told(one["rate"]) for one in columns.values())))
     return _table(("generated texts", *columns), lines)
 
 
@@ -809,9 +1020,10 @@ def _judge(found: Mapping[str, Any]) -> str:
     judge = found["judge"]
     who = {"tfidf": "a TF-IDF model of the training part", "release": "a release of before"}
     return (
-        f"Written by {found['model']} after {found['parents']:,} training rows, in "
-        f"{found['requests']:,} requests. A reason counts texts that those above it let by. Another"
-        f" label: by {who[judge['family']]}, macro-F1 {judge['validation_macro_f1']:.3f} on validation."
+        f"Written by {found['model']} after {_count(found['parents'], 'training row')}, in "
+        f"{_count(found['requests'], 'request')}. A reason counts texts that those above it let by."
+        f" Another label: by {who[judge['family']]}, macro-F1 {judge['validation_macro_f1']:.3f} on"
+        " validation."
     )
 
 
@@ -878,16 +1090,19 @@ def speed(
     head = (
         "model",
         "",
-        *(f"ms, {length} tokens" for length in lengths),
-        f"comments/s, {usual} tokens (batch)",
+        *(f"ms a text of {length} tokens" for length in lengths),
+        f"texts/s of {usual} tokens (batch)",
         *([f"{price.currency} a million"] if price else []),
         "cold start, s",
         "memory, MB",
         "size, MB",
     )
     told = (
-        "ms: one text at a time, p50 (p95). comments/s: in the batch that answers most. Cold start: from"
-        " a new process to its first answer. Memory: the process's, at most (when loaded)."
+        "ms: one text at a time, p50 (p95) of the calls of one run, not a value and its interval. A"
+        " length is in tokens of the release here and in words in the table of candidates, as not every"
+        " candidate has tokens; of these texts nearly each word is one token. texts/s: in the batch that"
+        " answers most. Cold start: from a new process to its first answer. Memory: the process's, at"
+        " most (when loaded)."
     )
     if price:
         told += f" Cost: this machine busy without a pause, at {price.hour:g} {price.currency} an hour."
@@ -956,7 +1171,7 @@ def _variants(candidate: str, released: Mapping[str, Any]) -> str:
                 f"{parity['max_difference']:.4f}",
                 f"{parity['agreement']:.1%}",
                 f"{parity['macro_f1']:.4f}",
-                _signed(change),
+                exact.signed(change),
                 f"{parity['alone']:.4f}",
                 outcome,
             )
@@ -998,9 +1213,7 @@ def _latency(measured: Mapping[str, Any]) -> str:
         )
         for row in measured["rows"]
     ]
-    return _table(
-        ("model", "tokens", "batch", "calls", "p50 ms", "p95 ms", "p99 ms", "comments/s"), lines
-    )
+    return _table(("model", "tokens", "batch", "calls", "p50 ms", "p95 ms", "p99 ms", "texts/s"), lines)
 
 
 def _machine(measured: Mapping[str, Any]) -> str:
@@ -1009,7 +1222,8 @@ def _machine(measured: Mapping[str, Any]) -> str:
     gpu = f" and {machine['gpu']} for PyTorch" if machine["gpu"] else ""
     return (
         f"Text to scores, measured in turns in one run on {machine['processor']}{gpu}, "
-        f"{machine['threads']} threads, {machine['system']}, Python {machine['python']}; {versions}."
+        f"{_count(machine['threads'], 'thread')}, {machine['system']}, Python {machine['python']};"
+        f" {versions}."
     )
 
 
@@ -1036,7 +1250,8 @@ def for_readme(folder: Path, price: Hourly | None) -> str:
         read_json(folder / f"{name}.json") for name in BOARD
     )
     board = leaderboard(evaluated, compared, chosen, cost)
-    return f"{board}\n\n{speed(measured, released, asked, price)}"
+    marked = [exact.MARKED] if exact.MARK in board else []
+    return "\n\n".join([board, *marked, speed(measured, released, asked, price)])
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 from undertone import params, tables
 from undertone.annotation import batch
 from undertone.codebook import Codebook
-from undertone.errors import Problem
+from undertone.errors import Problem, counted
 from undertone.files import read_json, root, write_json
 from undertone.networks import bases
 from undertone.voters import endpoint, local, simulated
@@ -58,7 +58,7 @@ def from_files(source: str, folder: Path, out: Path, *, requests: str = "request
         copy = out / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    return f"{len(found)} files"
+    return counted(len(found), "file")
 
 
 def from_endpoint(

@@ -272,6 +272,14 @@ def test_many_labels_are_joined_and_no_label_is_empty() -> None:
     assert (both["label"].tolist(), none["label"].tolist()) == (["joy;anger"], [""])
 
 
+def test_what_cannot_be_judged_has_no_label_and_is_null_in_json() -> None:
+    found = registry.Pyfunc(Fixed(SPACE, [0.75, 0.25])).predict(["a", " \u200b", "a\0b"])
+    assert found["label"].tolist() == ["yes", "", ""]
+    assert found.to_dict("records")[0]["yes"] == 0.75
+    nothing = {"label": "", "abstained": False, "yes": None, "no": None}
+    assert found.to_dict("records")[1:] == [nothing] * 2
+
+
 def test_no_texts_give_an_empty_table() -> None:
     found = registry.Pyfunc(Fixed(SPACE, [0.5, 0.5])).predict([])
     assert (len(found), list(found.columns)) == (0, ["label", "abstained", "yes", "no"])

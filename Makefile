@@ -16,7 +16,7 @@ test: lint ## linters and the whole default suite
 	@echo "test: pytest"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-services: $(READY) ## the tests that need a real sshd, PostgreSQL, Chromium or network namespace
+test-services: $(READY) ## the tests that need a real sshd, PostgreSQL, Chromium, LibreOffice or network namespace
 	@echo "test-services: pytest -m services"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m services -n 2 --dist loadfile
 

@@ -33,9 +33,8 @@ def main(
     parts = tables.read(split, ("id", "part"))
 
     def embed(texts: Sequence[str]) -> search.Vectors:
-        from undertone.networks import (
-            embeddings,  # torch: seconds, which a source without rare labels needn't wait
-        )
+        # torch: seconds, which a source without rare labels needn't wait
+        from undertone.networks import embeddings
 
         return embeddings.embed(texts, settings=params.search, kept=root() / embeddings.KEPT)
 

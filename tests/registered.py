@@ -36,11 +36,14 @@ def train(folder: Path, *, c: float = 1.0) -> None:
     models.save(model, folder, models.Recipe(folder.name, settings, code="0"))
 
 
-def release(folder: Path, *, encoder: str) -> None:
-    """A bundle whose graph says yes to a text whose first token is the word good (1), no to bad (0)."""
+def release(folder: Path, *, encoder: str, good: float = 4) -> None:
+    """A bundle whose graph says yes to a text whose first token is the word good (1), no to bad (0).
+
+    `good`: the logit of that yes.
+    """
     folder.mkdir(parents=True)
     helper, kinds = onnx.helper, onnx.TensorProto
-    weights = onnx.numpy_helper.from_array(np.array([[0, 4], [4, 0]], np.float32), "weights")
+    weights = onnx.numpy_helper.from_array(np.array([[0, 4], [good, 0]], np.float32), "weights")
     first = onnx.numpy_helper.from_array(np.array(0), "first")
     graph = helper.make_graph(
         [

@@ -77,6 +77,8 @@ def test_the_release_answers_as_the_predictor_does(tmp_path: Path) -> None:
         told = asked(f"{address}/invocations", {"dataframe_split": table})
         assert told["predictions"] == expected
         table = {"columns": ["a", "b"], "data": [[CANARY, 7]]}
+        empty = asked(f"{address}/invocations", {"inputs": [*texts, ""]})["predictions"]
+        assert empty == [*expected, {**dict.fromkeys(expected[0]), "label": "", "abstained": False}]
         with pytest.raises(HTTPError) as refused:
             asked(f"{address}/invocations", {"dataframe_split": table})
         assert CANARY not in refused.value.read().decode()

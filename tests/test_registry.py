@@ -27,7 +27,7 @@ from tests.registered import (
     train,
     trained,
 )
-from undertone.deployment.predictor import sealed
+from undertone.deployment.predictor import Predictor, sealed
 from undertone.errors import Problem
 from undertone.files import md5
 from undertone.labels import LabelSpace, Scores
@@ -270,6 +270,36 @@ def test_many_labels_are_joined_and_no_label_is_empty() -> None:
     both = registry.Pyfunc(Fixed(space, [0.9, 0.6])).predict(["a"])
     none = registry.Pyfunc(Fixed(space, [0.1, 0.2])).predict(["a"])
     assert (both["label"].tolist(), none["label"].tolist()) == (["joy;anger"], [""])
+
+
+def test_what_cannot_be_judged_has_no_label_and_is_null_in_json() -> None:
+    found = registry.Pyfunc(Fixed(SPACE, [0.75, 0.25])).predict(["a", " \u200b", "a\0b"])
+    assert found["label"].tolist() == ["yes", "", ""]
+    assert found.to_dict("records")[0]["yes"] == 0.75
+    nothing = {"label": "", "abstained": False, "yes": None, "no": None}
+    assert found.to_dict("records")[1:] == [nothing] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("repository")
+def test_spark_gives_a_releases_own_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    sql = pytest.importorskip("pyspark.sql", reason="`pip install pyspark`, which needs Java")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    texts = ["good day", "bad day", "", "bad\0"]
+    spark = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        judge = mlflow.pyfunc.spark_udf(spark, "models:/gender@release", env_manager="local")
+        table = spark.createDataFrame(list(enumerate(texts)), "id int, text string")
+        found = table.withColumn("judged", judge("text")).orderBy("id").select("judged.*").collect()
+    finally:
+        spark.stop()
+    nothing = {"label": "", "abstained": False, **dict.fromkeys(SPACE.labels)}
+    expected = [
+        {**nothing, "label": "".join(row["labels"]), **row["scores"]}
+        for row in Predictor.load(RELEASE).predict(texts)
+    ]
+    assert [row.asDict() for row in found] == expected
 
 
 def test_no_texts_give_an_empty_table() -> None:

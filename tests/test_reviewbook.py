@@ -358,21 +358,11 @@ def test_no_text_is_written_outside_the_reviews_folder(
     assert [one.name for one in tmp_path.iterdir()] == ["book.xlsx"]
 
 
+@pytest.mark.services
 @pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed")
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_libreoffice_saves_it_and_every_text_and_answer_reads_back(tmp_path: Path, many: bool) -> None:
-    names = (
-        "=yes",
-        "007",
-        "TRUE",
-        "1e5",
-        "@x",
-        "-1",
-        "1/2",
-        "NA",
-        "评论",
-        "#N/A",
-    )  # as Excel would turn
+    names = "=yes 007 TRUE 1e5 @x -1 1/2 NA 评论 #N/A".split()  # which a spreadsheet likes to turn
     labels = [Label(id=f"label_{at}", name=name) for at, name in enumerate(names)]
     codebook = Codebook(name="hard", title="Hard", language="en", labels=labels, many=many)
     texts = [*HARD, *generated(300)]

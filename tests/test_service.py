@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
@@ -24,6 +25,7 @@ from undertone.cli import main
 from undertone.deployment import serving
 from undertone.deployment.limits import Limits
 from undertone.deployment.predictor import Predictor
+from undertone.deployment.scoring import local, score
 from undertone.deployment.service import Service
 
 CANARY = "zq70316852914kx"
@@ -131,6 +133,36 @@ def test_a_batch_says_of_each_text_what_is_wrong_with_it(server: Running, guarde
     assert refused[3]["scores"] == {}
 
 
+def test_what_is_no_character_is_told_alike_by_all_and_leaves_its_neighbours_alone(
+    server: Running, bundle: Path, tmp_path: Path
+) -> None:
+    texts = ["good", "good\0day", "good \ud83d", "good \ud83d\ude00 day"]
+    errors = [None, "broken_character", "broken_character", None]
+    rows = Predictor.load(bundle).predict(json.loads(json.dumps(texts)))  # which joins the last's halves
+    assert [row["error"] for row in rows] == errors
+    assert [row["labels"] for row in rows] == [["yes"], [], [], ["yes"]]
+    assert ask(server, "/predict", {"texts": texts})[2]["results"] == rows
+    for text, row in zip(texts, rows, strict=True):
+        assert ask(server, "/predict", {"texts": [text]})[2]["results"] == [row]
+        status, _, told = ask(server, "/predict", {"text": text})
+        assert (status, told.get("error")) == (422 if row["error"] else 200, row["error"])
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    score([str(tmp_path / "in.jsonl")], tmp_path / "out", bundle, local)
+    table = pq.read_table(tmp_path / "out").to_pylist()
+    assert [row["error"] for row in table] == errors
+    assert [row["yes"] for row in table] == [row["scores"].get("yes") for row in rows]
+
+
+def test_a_text_to_which_the_model_has_no_number_is_no_fault_of_the_server(tmp_path: Path) -> None:
+    registered.release(tmp_path / "bundle", encoder="md5", good=float("nan"))
+    with TestClient(Service(Predictor.load(tmp_path / "bundle"), Limits())) as client:
+        answer = client.post("/predict", json={"text": "good"})
+        assert (answer.status_code, answer.json()["error"]) == (422, "no_answer")
+        (row,) = client.post("/predict", json={"texts": ["good"]}).json()["results"]
+        assert (row["error"], row["scores"]) == ("no_answer", {})
+        assert client.post("/predict", json={"text": "bad"}).json()["prediction"] == "no"
+
+
 def test_a_single_text_that_is_cut_says_so(server: Running) -> None:
     assert ask(server, "/predict", {"text": LONG})[2]["cut"] is True
 
@@ -163,6 +195,19 @@ def test_every_answer_has_the_shape_that_openapi_promises(server: Running) -> No
             jsonschema.validate(content, wanted)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"text": "a", "texts": ["a"]}, wanted)
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            other = "POST" if method == "get" else "GET"
+            line = HTTPConnection("127.0.0.1", server.port, timeout=10)
+            line.request(other, path)
+            answer = line.getresponse()
+            promised = operation["responses"][str(answer.status)]
+            assert (answer.status, answer.headers["allow"] is None) == (405, False)
+            assert promised["headers"].keys() == {"Allow"}
+            shape = promised["content"]["application/json"]["schema"]
+            jsonschema.validate(json.loads(answer.read()), shape)
+            line.close()
+            assert "404" in operation["responses"]
 
 
 def test_info_says_what_runs_and_what_it_takes(server: Running, bundle: Path) -> None:
@@ -280,7 +325,7 @@ SHAPES = """null|[]|{}|"x"|1|true|{"text":null}|{"text":1}|{"text":true}|{"text"
  {"text":["a"]}|
  {"text":"a","extra":"CANARY"}|{"CANARY":"a"}|{"TEXT":"a"}|{"texts":"CANARY"}|{"texts":[]}|{"texts":null}|
  {"texts":[null]}|{"texts":["a",1]}|{"texts":[["a"]]}|{"texts":{"0":"a"}}|{"text":"a","texts":["a"]}|
- {"text":"\\ud800"}|{"text":"a \\udc00\\ud800 CANARY"}|{"texts":["a","\\udfff"]}|{"\\ud800":"a"}|
+ {"text":"\\ud800"}|{"text":"a \\udc00\\ud800 CANARY"}|{"\\ud800":"a"}|
  {"text":""}|{"text":" \\n\\t"}|{"text":"\\u0000"}|{"text":"\\u200b\\ufeff"}|{"text":1e400}"""
 BROKEN = """|   |NaN|{"text":NaN}|{"text":Infinity}|{"texts":[-Infinity]}|{"text":"a","text":"CANARY"}|
  {"texts":["a"],"texts":["b"]}|{"text":"a"|{"text":"a",}|{'text':'CANARY'}|{"text":"a"}//|{"text":"a"}{}|

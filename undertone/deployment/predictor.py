@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from tokenizers import Tokenizer
 
+from undertone.corpus.cells import UNUSABLE
 from undertone.deployment import backends, cores
 from undertone.errors import Problem
 from undertone.files import sha256
@@ -23,7 +24,7 @@ _NEEDED = {"runs", "variants", "sha256", "prefix", "max_length"}
 _SEAL = "digest"  # the manifest's own, and its last entry
 
 Long = Literal["cut", "refuse"]
-Error = Literal["empty", "too_long", "no_answer"]
+Error = Literal["empty", "broken_character", "too_long", "no_answer"]
 Family = Literal["avx512_vnni", "avx2", "arm64"]
 
 
@@ -112,15 +113,17 @@ class Predictor:
         """What the model sees of each text, in one call of the tokenizer.
 
         Texts are cleaned as those were that the model learnt from; a text of which nothing is left is
-        empty.
+        empty. One that holds what is no character, as ingest sees it, isn't read.
         """
-        clean = [cleaned(text) for text in texts]
-        encoded = self._tokenizer.encode_batch_fast([self._prefix + text for text in clean])
+        clean = [None if UNUSABLE.search(text) else cleaned(text) for text in texts]
+        encoded = self._tokenizer.encode_batch_fast([self._prefix + (text or "") for text in clean])
         found = []
         for text, one in zip(clean, encoded, strict=True):
             cut = bool(one.overflowing)
             error: Error | None = None
-            if not text:
+            if text is None:
+                error = "broken_character"
+            elif not text:
                 error = "empty"
             elif cut and self.long == "refuse":
                 error = "too_long"
@@ -137,8 +140,8 @@ class Predictor:
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """For each text `labels` (ids, none or several where the codebook allows many), `scores`
         (id → 0..1), `abstained` (the labels are too unsure for the rule it was trained with), `tokens`,
-        `cut`, and `error`: None, or with neither labels nor scores "empty", "too_long" or "no_answer"
-        (the model's scores are no numbers).
+        `cut`, and `error`: None, or with neither labels nor scores "empty", "broken_character" (NUL, or
+        half of a surrogate pair), "too_long" or "no_answer" (the model's scores are no numbers).
         """
         read = self.read(texts)
         scores = self._scores(read)

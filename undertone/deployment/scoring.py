@@ -198,7 +198,8 @@ def _scored(
     labels = predictor.space.labels
     columns: list[list[Any]] = [[] for _ in schema.names]
     for row in chunk:
-        one: dict[str, Any] = {"error": row.fault} if row.fault else next(answers)
+        # named as the predictor names what it finds itself
+        one: dict[str, Any] = {"error": row.fault.replace(" ", "_")} if row.fault else next(answers)
         good = one["error"] is None
         values = (
             row.id if table.id else f"{table.name}:{row.number}",

@@ -18,7 +18,7 @@ from datetime import datetime
 from http import HTTPStatus
 from importlib.metadata import version as installed
 from importlib.resources import files as packaged
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -30,7 +30,7 @@ from starlette.types import Message, Receive, Scope, Send
 from undertone.deployment.batcher import Batcher, Closed, Full
 from undertone.deployment.counts import Counts
 from undertone.deployment.limits import Limits
-from undertone.deployment.predictor import Predictor
+from undertone.deployment.predictor import Error, Predictor
 from undertone.labels import LabelSpace
 
 REASONS = {  # status, what, what to do
@@ -45,7 +45,9 @@ REASONS = {  # status, what, what to do
     "wrong_type": (415, "No JSON.", "Send `Content-Type: application/json`, not compressed."),
     "wrong_shape": (422, "Not what is asked for.", 'Send {"text": "…"} or {"texts": ["…"]}, no more.'),
     "empty": (422, "There is nothing to read in the text.", ""),
+    "broken_character": (422, "The text holds a NUL, or half of a surrogate pair.", ""),
     "too_long": (422, "More tokens than the model reads.", "/info has the limit: send a part."),
+    "no_answer": (422, "The model has no number for the text.", ""),
     "busy": (429, "More waits than can be answered soon.", "Ask again after `Retry-After` seconds."),
     "long_head": (431, "The address and the headers have more bytes than are taken.", ""),
     "failed": (500, "The server failed.", "Its log says where."),
@@ -58,6 +60,8 @@ _LAST = [(b"connection", b"close")]
 _TYPE = re.compile(r'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
 GONE = 499  # as nginx logs a client that did not wait
 _FIRST = (["a"], ["a", "b"])  # the first call of each kind opens and allocates what it needs
+_ANYWHERE = (400, 404, 405, 408, 431)  # refused before a route is asked
+_TOLD = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}  # the header of a refusal
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 trouble = logging.getLogger("undertone.trouble")
 
@@ -214,7 +218,7 @@ class Service:
             "/predict",
             summary="Labels and scores of a text, or of several",
             openapi_extra={"requestBody": asked},
-            responses=_answers(schemas["answer"], 400, *guarded, 408, 413, 415, 422, 429, 431, 500, 503),
+            responses=_answers(schemas["answer"], *guarded, 413, 415, 422, 429, 500, 503),
         )
         async def predict(request: Request) -> Response:
             return await self._predict(request)
@@ -353,8 +357,7 @@ def parsed(body: bytearray) -> object:
 
 
 def asked(content: object, most: int) -> tuple[list[str], bool]:
-    """The texts, and whether one was asked for alone. `Refused` for any other shape, and for what is no
-    Unicode (half of a surrogate pair)."""
+    """The texts, and whether one was asked for alone. `Refused` for any other shape."""
     match content:
         case {"text": str(text), **rest} if not rest:
             texts, alone = [text], True
@@ -364,18 +367,9 @@ def asked(content: object, most: int) -> tuple[list[str], bool]:
             raise Refused("wrong_shape")
     if len(texts) > most:
         raise Refused("too_many")
-    for text in texts:
-        if not isinstance(text, str) or not (text.isascii() or _whole(text)):
-            raise Refused("wrong_shape")
+    if not all(isinstance(text, str) for text in texts):
+        raise Refused("wrong_shape")
     return texts, alone
-
-
-def _whole(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -437,7 +431,7 @@ def _schemas(space: LabelSpace, limits: Limits, *, echo: bool) -> dict[str, dict
         abstained={"type": "boolean", "description": "too unsure, by the rule it was trained with"},
         tokens={"type": "integer", "minimum": 0, "description": "that the model saw"},
         cut={"type": "boolean", "description": "and that it had more"},
-        error={"enum": [None, "empty", "too_long"], "description": "then no labels and no scores"},
+        error={"enum": [None, *get_args(Error)], "description": "then no labels and no scores"},
     )
     one = labels if space.many else {"enum": space.labels}
     single = _object(
@@ -464,15 +458,17 @@ def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answers(schema: Mapping[str, Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """An operation's answers: what it is for, and why it may be refused with each of `statuses`."""
+    """An operation's answers: what it is for, and why it may be refused, with each of `statuses` or as
+    any other."""
     told = {200: schema}
-    for status in statuses:
+    for status in sorted({*statuses, *_ANYWHERE}):
         reasons = [reason for reason, (own, _, _) in REASONS.items() if own == status]
         told[status] = _object(error={"enum": reasons}, message={"type": "string"})
     return {
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {"application/json": {"schema": one}},
+            **({"headers": {_TOLD[status]: {"schema": {"type": "string"}}}} if status in _TOLD else {}),
         }
         for status, one in told.items()
     }

@@ -29,10 +29,11 @@ from mlflow.types import ColSpec, Schema
 
 from undertone import models
 from undertone.corpus import digests
+from undertone.corpus.cells import UNUSABLE
 from undertone.deployment.predictor import MANIFEST, Predictor, read_manifest
 from undertone.errors import Problem
 from undertone.files import md5
-from undertone.labels import LabelSpace, Scores
+from undertone.labels import LabelSpace, Scores, answered
 from undertone.networks import loading
 from undertone.params import read_yaml
 from undertone.records import provenance, runs, tracking
@@ -482,14 +483,18 @@ class Pyfunc:
 
     def predict(self, model_input: object, params: object = None) -> pd.DataFrame:
         """`label` (ids, joined by `;` where the codebook allows many), `abstained`, then each label's
-        score.
+        score. Of a text that isn't judged, as it is empty or broken, no label, and None for scores.
 
         `model_input`: a list or Series of texts, or a table with a column `text` or only one.
         """
         del params
         space = self._judge.space
-        scores = self._judge.scores([cleaned(text) for text in texts_of(model_input)])
+        texts = ["" if UNUSABLE.search(one) else cleaned(one) for one in texts_of(model_input)]
+        empty = np.array([not one for one in texts], dtype=bool)
+        scores = np.where(empty[:, None], np.nan, self._judge.scores(texts))
         table = pd.DataFrame(scores, columns=list(space.labels))
+        if not answered(scores).all():  # JSON has no NaN, though MLflow's server would write it
+            table = table.astype(object).where(table.notna(), None)
         decided = [
             ";".join(label for label, yes in zip(space.labels, flags, strict=True) if yes)
             for flags in space.decide(scores)

@@ -119,7 +119,7 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
         ("tables", ["pandas"]),
         ("measures.metrics", []),
         ("models", ["pandas"]),
-        ("reporting.report", ["pandas"]),
+        ("reporting.report", ["onnxruntime", "pandas"]),
     ],
 )
 def test_light_modules_load_no_heavy_library(module: str, allowed: list[str]) -> None:

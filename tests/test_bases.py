@@ -201,7 +201,7 @@ def fetched(names: list[str], out: Path, environment: Mapping[str, str]) -> dict
     script = """if True:
         import sys
         from pathlib import Path
-        from undertone import bases
+        from undertone.networks import bases
         from undertone.errors import Problem
         out, *names = sys.argv[1:]
         for name in names:

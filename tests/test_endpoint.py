@@ -646,7 +646,8 @@ KILLS: dict[str, tuple[str, list[Fault | None]]] = {
 SCRIPT = """
 import sys, json
 from pathlib import Path
-from undertone import endpoint, params
+from undertone import params
+from undertone.voters import endpoint
 own = json.loads(sys.argv[1])
 ballots = {"v": ([Path(own["shard"])], params.Provider(**own["provider"]))}
 print(endpoint.answers(ballots, params.Endpoint(**own["settings"]),

@@ -261,7 +261,7 @@ def test_another_model_seed_or_request_is_computed_anew(qwen: Path, llama: Path,
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from undertone import local
+from undertone.voters import local
 generated, calls = local._Model._generated, []
 def dying(self, rows, prompts):
     calls.append(1)

@@ -325,7 +325,7 @@ def test_training_and_export_are_recorded_and_the_registry_serves(repository: Re
     assert sorted(repository.runs()) == [(name, "FINISHED") for name in expected]
     program = """
 import mlflow, json
-from undertone import tracking
+from undertone.records import tracking
 mlflow.set_tracking_uri(tracking.uri())
 client = mlflow.MlflowClient()
 aliases = client.get_registered_model("gender").aliases

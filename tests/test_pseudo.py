@@ -103,22 +103,20 @@ def test_the_random_part_is_of_all_comments_and_nobody_is_asked_twice() -> None:
     assert drawn["inclusion"].tolist() == [0.5] * 4
 
 
+def labelled(
+    pool: pd.DataFrame, checked: pd.DataFrame, each: list[tuple[Scores, Scores]], *, left_out: int = 0
+) -> pseudo.Labelled:
+    """By an ensemble of two, whose scores of `pool` and of validation `each` holds."""
+    return pseudo.labelled(
+        pool, checked, each, [SPACE, SPACE], how(), SPACE, CALIBRATE,
+        left_out=left_out, open_=pool["id"].tolist(), draws=100, seed=0,
+    )  # fmt: skip
+
+
 def test_rows_and_counts_say_the_same() -> None:
     pool, checked = table(4), table(2).assign(**{"label.a": [1.0, 0.0], "label.b": [0.0, 1.0]})
     each = [(scores(0.99, 0.1, 0.7, 0.02), scores(0.95, 0.95)) for _ in range(2)]
-    found = pseudo.labelled(
-        pool,
-        checked,
-        each,
-        [SPACE, SPACE],
-        how(),
-        SPACE,
-        CALIBRATE,
-        left_out=7,
-        open_=pool["id"].tolist(),
-        draws=100,
-        seed=0,
-    )
+    found = labelled(pool, checked, each, left_out=7)
     assert found.rows["id"].tolist() == ["p0", "p1", "p3"]
     assert found.rows[["label.a", "label.b"]].to_numpy().tolist() == [[1, 0], [0, 1], [0, 1]]
     assert found.rows["confidence"].min() == pytest.approx(0.9)
@@ -135,35 +133,11 @@ def test_rows_and_counts_say_the_same() -> None:
 def test_people_s_labels_of_validation_judge_what_is_accepted() -> None:
     checked = table(3).assign(**{"gold.a": [1.0, np.nan, 1.0], "gold.b": [0.0, np.nan, 0.0]})
     each = [(scores(0.9), scores(0.99, 0.99, 0.6))] * 2
-    found = pseudo.labelled(
-        table(1),
-        checked,
-        each,
-        [SPACE, SPACE],
-        how(),
-        SPACE,
-        CALIBRATE,
-        left_out=0,
-        open_=["p0"],
-        draws=100,
-        seed=0,
-    )
+    found = labelled(table(1), checked, each)
     right = found.told["accuracy"]["gold"]
     assert (right["value"], right["n"], right["of"]) == (1.0, 1, 2)
     checked["inclusion"] = [1.0, np.nan, 0.1]  # the first was chosen, as models erred there
-    found = pseudo.labelled(
-        table(1),
-        checked,
-        each,
-        [SPACE, SPACE],
-        how(),
-        SPACE,
-        CALIBRATE,
-        left_out=0,
-        open_=["p0"],
-        draws=100,
-        seed=0,
-    )
+    found = labelled(table(1), checked, each)
     assert found.told["accuracy"]["gold"] is None
 
 
